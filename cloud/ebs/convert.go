@@ -1,0 +1,149 @@
+package ebs
+
+import (
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/blockvol/blockvol/cloud"
+)
+
+// The tags that make a volume ours. All tags of blockvol start with the prefix; what follows it is the key in Volume.Attrs, except for
+// the three below, which belong to this package.
+const (
+	prefix     = "blockvol:"
+	tagCluster = prefix + "cluster"
+	tagName    = prefix + "name"
+	tagSchema  = prefix + "schema"
+	tagConsole = "Name" // what the EC2 console shows
+
+	schema = "1" // of the tags; a volume without it has this one, a volume with another one was made by a newer blockvol
+
+	maxTagKey   = 128 // characters, EC2's limit
+	maxTagValue = 256
+	maxTags     = 50
+)
+
+// reserved reports whether an attribute belongs to this package.
+func reserved(attr string) bool {
+	switch prefix + attr {
+	case tagCluster, tagName, tagSchema:
+		return true
+	}
+	return false
+}
+
+// toVolume translates a volume and reports whether it is of the cluster.
+func toVolume(cluster string, v types.Volume) (volume cloud.Volume, ours bool) {
+	id := aws.ToString(v.VolumeId)
+	volume = cloud.Volume{
+		ID:          id,
+		Serial:      strings.ReplaceAll(id, "-", ""),
+		SizeGiB:     int64(aws.ToInt32(v.Size)),
+		Type:        string(v.VolumeType),
+		IOPS:        int64(aws.ToInt32(v.Iops)),
+		Throughput:  int64(aws.ToInt32(v.Throughput)),
+		Encrypted:   aws.ToBool(v.Encrypted),
+		KMSKeyID:    aws.ToString(v.KmsKeyId),
+		Zone:        aws.ToString(v.AvailabilityZone),
+		State:       cloud.State(v.State),
+		SnapshotID:  aws.ToString(v.SnapshotId),
+		MultiAttach: aws.ToBool(v.MultiAttachEnabled),
+		Created:     aws.ToTime(v.CreateTime),
+		Attrs:       map[string]string{},
+		Tags:        map[string]string{},
+	}
+	if volume.SnapshotID == "" {
+		volume.SnapshotID = aws.ToString(v.SourceVolumeId)
+	}
+	known, found := true, ""
+	for _, tag := range v.Tags {
+		key, value := aws.ToString(tag.Key), aws.ToString(tag.Value)
+		switch attr, blockvol := strings.CutPrefix(key, prefix); {
+		case key == tagCluster:
+			ours = value == cluster
+		case key == tagName:
+			volume.Name = value
+		case key == tagSchema:
+			known = value == schema || value == ""
+			found = value
+		case blockvol:
+			volume.Attrs[attr] = value
+		default:
+			volume.Tags[key] = value
+		}
+	}
+	if !known {
+		volume.Newer = cloud.Errorf(cloud.ErrState, "volume %q (%s) was made by a newer blockvol: its tag %s is %s, and this version knows %s; "+
+			"it is neither used nor changed here until you upgrade the plugin on this host", volume.Name, id, tagSchema, found, schema)
+	}
+	if volume.Tags[tagConsole] == volume.Name {
+		delete(volume.Tags, tagConsole)
+	}
+	for _, a := range v.Attachments {
+		if a.State == types.VolumeAttachmentStateDetached {
+			continue
+		}
+		volume.Attachments = append(volume.Attachments, cloud.Attachment{
+			Host:   aws.ToString(a.InstanceId),
+			Device: aws.ToString(a.Device),
+			State:  cloud.AttachState(a.State),
+			Since:  aws.ToTime(a.AttachTime),
+		})
+	}
+	return volume, ours && volume.Name != ""
+}
+
+// createInput is the request for a volume. It depends on the cluster, the spec and the token alone, and is the same on every host:
+// EC2 compares it with what the token was used for before.
+func createInput(cluster string, spec cloud.Spec, token string) *ec2.CreateVolumeInput {
+	tags := map[string]string{tagConsole: spec.Name}
+	for key, value := range spec.Tags {
+		tags[key] = value
+	}
+	for attr, value := range spec.Attrs {
+		tags[prefix+attr] = value
+	}
+	tags[tagCluster], tags[tagName], tags[tagSchema] = cluster, spec.Name, schema
+	in := &ec2.CreateVolumeInput{
+		ClientToken:       aws.String(token),
+		AvailabilityZone:  aws.String(spec.Zone),
+		Size:              aws.Int32(int32(spec.SizeGiB)),
+		VolumeType:        types.VolumeType(spec.Type),
+		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeVolume, Tags: toTags(tags)}},
+	}
+	if spec.IOPS != 0 {
+		in.Iops = aws.Int32(int32(spec.IOPS))
+	}
+	if spec.Throughput != 0 {
+		in.Throughput = aws.Int32(int32(spec.Throughput))
+	}
+	if spec.Encrypted || spec.KMSKeyID != "" {
+		in.Encrypted = aws.Bool(true)
+	}
+	if spec.KMSKeyID != "" {
+		in.KmsKeyId = aws.String(spec.KMSKeyID)
+	}
+	return in
+}
+
+// toTags returns the tags in the order of their keys.
+func toTags(tags map[string]string) []types.Tag {
+	out := make([]types.Tag, 0, len(tags))
+	for key, value := range tags {
+		out = append(out, types.Tag{Key: aws.String(key), Value: aws.String(value)})
+	}
+	sort.Slice(out, func(i, j int) bool { return *out[i].Key < *out[j].Key })
+	return out
+}
+
+// escape makes a filter value match itself alone [EC2's filters know the wildcards * and ?].
+func escape(value string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(value)
+}
+
+func ago(now, then time.Time) time.Duration { return now.Sub(then).Round(time.Second) }

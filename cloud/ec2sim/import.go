@@ -1,0 +1,122 @@
+package ec2sim
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ImportSpec is a volume that is simply there, as if made long ago.
+type ImportSpec struct {
+	Image       string            `json:"image"`   // a file whose content the volume gets; empty: a blank volume
+	SizeGiB     int64             `json:"sizeGiB"` // 0: the image's size, rounded up
+	Type        string            `json:"type"`    // default gp3
+	Zone        string            `json:"zone"`    // default: the region's zone a
+	IOPS        int64             `json:"iops"`
+	Throughput  int64             `json:"throughput"`
+	SnapshotID  string            `json:"snapshotId"` // shown as the volume's origin; need not exist
+	Encrypted   bool              `json:"encrypted"`
+	KMSKeyID    string            `json:"kmsKeyId"`
+	MultiAttach bool              `json:"multiAttach"`
+	Tags        map[string]string `json:"tags"` // any; limits do not apply
+}
+
+// Import makes a volume that is available at once, and returns its ID.
+func (s *Sim) Import(spec ImportSpec) (string, error) {
+	v := &volume{
+		ID: newID("vol"), Type: spec.Type, Zone: spec.Zone, State: "available", SizeGiB: spec.SizeGiB, IOPS: spec.IOPS, Throughput: spec.Throughput,
+		SnapshotID: spec.SnapshotID, Encrypted: spec.Encrypted, KMSKeyID: spec.KMSKeyID, MultiAttach: spec.MultiAttach,
+		Created: s.now().UTC().Truncate(time.Millisecond), Tags: maps.Clone(spec.Tags),
+	}
+	if v.Type == "" {
+		v.Type = "gp3"
+	}
+	if v.Zone == "" {
+		v.Zone = s.cfg.Region + "a"
+	}
+	if !s.hasZone(v.Zone) {
+		return "", fmt.Errorf("ec2sim: import: no zone %q in region %s", v.Zone, s.cfg.Region)
+	}
+	var image *os.File
+	if spec.Image != "" {
+		f, err := os.Open(spec.Image)
+		if err != nil {
+			return "", fmt.Errorf("ec2sim: import: %w", err)
+		}
+		defer f.Close()
+		size, err := f.Seek(0, io.SeekEnd) // Also right for block devices.
+		if err != nil {
+			return "", fmt.Errorf("ec2sim: import: %w", err)
+		}
+		need := (size + 1<<30 - 1) >> 30
+		if v.SizeGiB == 0 {
+			v.SizeGiB = max(1, need)
+		}
+		if v.SizeGiB < need {
+			return "", fmt.Errorf("ec2sim: import: %s needs %d GiB, not %d", spec.Image, need, v.SizeGiB)
+		}
+		image = f
+	}
+	if err := v.fit(); err != nil {
+		return "", fmt.Errorf("ec2sim: import: %w", err)
+	}
+	file := s.BackingFile(v.ID)
+	if err := makeSparse(file, v.SizeGiB<<30); err != nil {
+		return "", fmt.Errorf("ec2sim: import: %w", err)
+	}
+	if image != nil {
+		if err := copySparse(file, image); err != nil {
+			os.Remove(file)
+			return "", fmt.Errorf("ec2sim: import %s: %w", spec.Image, err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setKey(v)
+	s.state.Volumes[v.ID] = v
+	s.touch(v)
+	s.save()
+	return v.ID, nil
+}
+
+// copySparse copies the parts of an image that are not holes.
+func copySparse(to string, image *os.File) error {
+	out, err := os.OpenFile(to, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	end, err := image.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	for at := int64(0); at < end; {
+		from, err := image.Seek(at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			break // A hole up to the end.
+		}
+		if err != nil {
+			from = at // This kind of file does not tell its holes.
+		}
+		until, err := image.Seek(from, unix.SEEK_HOLE)
+		if err != nil {
+			until = end
+		}
+		if _, err := out.Seek(from, io.SeekStart); err != nil {
+			return err
+		}
+		if _, err := image.Seek(from, io.SeekStart); err != nil {
+			return err
+		}
+		if _, err := io.CopyN(out, image, until-from); err != nil {
+			return err
+		}
+		at = until
+	}
+	return out.Sync()
+}
