@@ -1,0 +1,215 @@
+package driver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sort"
+	"sync"
+	"time"
+)
+
+// VersionHeader carries the version of the command in a request of `blockvol VERB`, and that of the plugin in the answer.
+const VersionHeader = "Blockvol-Version"
+
+// AdminPath is the path of a verb's request on the plugin's socket.
+func AdminPath(verb string) string { return "/Blockvol." + verb }
+
+// AdminLine is one line of the answer to a verb. Lines with Say come while the work goes on; the last line has Result or Error.
+type AdminLine struct {
+	Say     string          `json:"say,omitempty"`
+	Result  json.RawMessage `json:"result,omitempty"`
+	Error   string          `json:"error,omitempty"`
+	Refused bool            `json:"refused,omitempty"` // with Error: nothing was done, because it is not proven that nothing is lost by it
+}
+
+// Refusal is the error of a verb that does nothing because it is not proven that nothing is lost by it.
+type Refusal struct{ Text string }
+
+func (r *Refusal) Error() string { return r.Text }
+
+func refuse(format string, args ...any) error { return &Refusal{Text: fmt.Sprintf(format, args...)} }
+
+// Say tells the person who waits for a verb what is being done. It may be called at any time, also when nobody listens any more.
+type Say func(format string, args ...any)
+
+// verb is one call of `blockvol VERB`. It may take as long as it needs; ctx ends when the caller goes or the plugin shuts down.
+type verb func(ctx context.Context, body []byte, say Say) (any, error)
+
+// verbs are the calls for people and scripts, beside those of Docker and on the same socket. The request is a JSON object, the answer is
+// lines of AdminLine.
+func (s *Server) verbs() map[string]verb {
+	return map[string]verb{
+		"About":  takes(s.about),
+		"List":   takes(s.Manager.listVolumes),
+		"Health": takes(func(ctx context.Context, _ NoRequest, _ Say) (Health, error) { return s.Manager.Health(ctx), nil }),
+		"Holder": takes(s.Manager.holder),
+		"Detach": takes(s.Manager.detachFor),
+		"Drain":  takes(s.Manager.drain),
+	}
+}
+
+// takes makes a verb of a function with a typed request.
+func takes[Req, Res any](do func(ctx context.Context, req Req, say Say) (Res, error)) verb {
+	return func(ctx context.Context, body []byte, say Say) (any, error) {
+		var req Req
+		if err := json.Unmarshal(body, &req); err != nil {
+			return nil, fmt.Errorf("the request body is not the JSON object that this call takes: %w", err)
+		}
+		return do(ctx, req, say)
+	}
+}
+
+// admin serves a verb.
+func (s *Server) admin(name string, do verb) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(VersionHeader, s.Version)
+		log := s.Log.WithField("verb", name)
+		if theirs := r.Header.Get(VersionHeader); theirs != "" && theirs != s.Version {
+			log.Infof("asked by a blockvol command of version %s; this plugin is version %s", theirs, s.Version)
+		}
+		var body json.RawMessage
+		if !decode(w, r, &body) {
+			return
+		}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(s.ending(), cancel)()
+		w.Header().Set("Content-Type", "application/jsonl")
+		out := &adminLines{w: w}
+		res, err := do(ctx, body, out.say)
+		if err != nil && s.ending().Err() != nil {
+			err = fmt.Errorf("the plugin is shutting down: %w", err)
+		}
+		if err != nil {
+			log.Warn(err)
+		}
+		out.last(res, err)
+	}
+}
+
+// adminLines writes the answer to a verb. An error of writing means that the caller is gone, which ends the request's context.
+type adminLines struct {
+	mu    sync.Mutex
+	w     http.ResponseWriter
+	ended bool // what work that goes on says now, it says to nobody
+}
+
+func (l *adminLines) say(format string, args ...any) {
+	l.write(AdminLine{Say: fmt.Sprintf(format, args...)})
+}
+
+func (l *adminLines) last(res any, err error) {
+	line := AdminLine{}
+	if err == nil {
+		line.Result, err = json.Marshal(res)
+	}
+	if err != nil {
+		var refused *Refusal
+		line = AdminLine{Error: err.Error(), Refused: errors.As(err, &refused)}
+	}
+	l.write(line)
+}
+
+func (l *adminLines) write(line AdminLine) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return
+	}
+	l.ended = line.Say == ""
+	_ = json.NewEncoder(l.w).Encode(line)
+	_ = http.NewResponseController(l.w).Flush()
+}
+
+// NoRequest is the request of verbs that need to be told nothing.
+type NoRequest struct{}
+
+// About tells which plugin it is that answers.
+type About struct {
+	Version  string `json:"version"`
+	Cluster  string `json:"cluster"`
+	Backend  string `json:"backend"`
+	Instance string `json:"instance"` // empty while that is not known yet
+	Data     string `json:"data"`     // the plugin's folder, as the host sees it
+}
+
+func (s *Server) about(context.Context, NoRequest, Say) (About, error) {
+	m := s.Manager
+	return About{Version: s.Version, Cluster: m.cfg.Settings.Cluster, Backend: m.cfg.Settings.Backend, Instance: m.self().ID, Data: hostPath(m.cfg.StateDir)}, nil
+}
+
+// VolumeRow is what `blockvol ls` tells of a volume.
+type VolumeRow struct {
+	Name       string     `json:"name"`
+	ID         string     `json:"id,omitempty"`
+	SizeGiB    int64      `json:"sizeGiB,omitempty"`
+	Type       string     `json:"type,omitempty"`
+	Zone       string     `json:"zone,omitempty"`
+	Filesystem string     `json:"filesystem,omitempty"`
+	Holder     string     `json:"holder,omitempty"`     // the instance that it is attached to
+	Attachment string     `json:"attachment,omitempty"` // attaching, attached, detaching or busy
+	Since      *time.Time `json:"since,omitempty"`      // of the attachment
+	Here       string     `json:"here,omitempty"`       // where it stands on this host, if it is here
+	Problem    string     `json:"problem,omitempty"`
+}
+
+// VolumeRows is the answer to `blockvol ls`.
+type VolumeRows struct {
+	Cluster   string      `json:"cluster"`
+	Instance  string      `json:"instance"` // this host
+	Simulated bool        `json:"simulated,omitempty"`
+	Volumes   []VolumeRow `json:"volumes"`
+}
+
+// listVolumes asks the cloud for all volumes of the cluster. Unlike Docker's List it tells when that fails, and who has each volume.
+func (m *Manager) listVolumes(ctx context.Context, _ NoRequest, _ Say) (VolumeRows, error) {
+	if err := m.ready(ctx); err != nil {
+		return VolumeRows{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.timing.Request)
+	defer cancel()
+	if err := m.takeStock(ctx); err != nil {
+		return VolumeRows{}, err
+	}
+	host := m.self().ID
+	out := VolumeRows{Cluster: m.cfg.Settings.Cluster, Instance: host, Simulated: m.cfg.Simulated, Volumes: []VolumeRow{}}
+	for _, v := range m.all() {
+		if row, ok := rowOf(v, host); ok {
+			out.Volumes = append(out.Volumes, row)
+		}
+	}
+	sort.Slice(out.Volumes, func(a, b int) bool { return out.Volumes[a].Name < out.Volumes[b].Name })
+	return out, nil
+}
+
+func rowOf(v *record, host string) (VolumeRow, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	row := VolumeRow{Name: v.name, ID: v.id}
+	switch {
+	case v.ambiguous != nil:
+		row.ID, row.Problem = "", v.ambiguous.Error()
+		return row, true
+	case v.seen == nil:
+		return row, false
+	}
+	vol := v.seen
+	row.SizeGiB, row.Type, row.Zone, row.Filesystem = vol.SizeGiB, vol.Type, vol.Zone, vol.Attrs[attrFS]
+	a, held := vol.Elsewhere(host)
+	if !held {
+		a, held = vol.On(host)
+	}
+	if held {
+		row.Holder, row.Attachment, row.Since = a.Host, string(a.State), &a.Since
+	}
+	if v.attached || v.phase != phaseFree {
+		row.Here = string(v.phase)
+	}
+	if v.lastErr != nil {
+		row.Problem = v.lastErr.Error()
+	}
+	return row, true
+}

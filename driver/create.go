@@ -1,0 +1,85 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/blockvol/blockvol/cloud"
+	"github.com/blockvol/blockvol/driver/options"
+)
+
+// Create makes the volume, or finds the one that has the name already. It is never rolled back: once the cloud has accepted it, another
+// host may have found and written to it.
+func (m *Manager) Create(ctx context.Context, name string, opts map[string]string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	o, err := options.Parse(opts, m.cfg.Settings.DefaultOptions)
+	if err != nil {
+		return err
+	}
+	if err := m.ready(ctx); err != nil {
+		return err
+	}
+	zone := m.self().Zone
+	if o.Zone != "" && o.Zone != zone {
+		return fmt.Errorf("volume %q: availability-zone=%s, but this host (%s) is in %s: a volume can only be used in its own zone; "+
+			"create it on a host there, or leave the option out", name, o.Zone, m.self().ID, zone)
+	}
+	v := m.record(name)
+	v.set(func() { v.changing++ })
+	defer v.set(func() { v.changing-- })
+	return m.work(ctx, v, func(ctx context.Context) error {
+		vol, err := m.exists(ctx, v, m.timing.Fresh)
+		switch {
+		case err == nil && vol.State == cloud.Creating: // by another host at this moment, and it may still fail
+			defer v.rest(phaseFree)
+			if vol, err = m.current(ctx, v); err != nil {
+				return fmt.Errorf("volume %q: another host began to create it: %w", name, err)
+			}
+			return m.found(v, o, vol)
+		case err == nil:
+			return m.found(v, o, vol)
+		case !errors.Is(err, cloud.ErrNotFound):
+			return fmt.Errorf("volume %q: it cannot be told whether it exists already, so it is not created: %w", name, err)
+		}
+		v.begin(phaseFree, "creating the volume")
+		defer v.rest(phaseFree)
+		// Whatever becomes of it, from here on the volume may exist.
+		v.set(func() { v.absentAt = time.Time{} })
+		m.step(StepCreate)
+		vol, err = m.cloud.Create(ctx, o.Spec(name, zone))
+		if err != nil {
+			return err
+		}
+		m.step(StepCreateSent)
+		v.saw(vol, m.self().ID)
+		m.save(v)
+		m.step(StepCreateNoted)
+		m.log.WithField("volume", name).Infof("created %s, %d GiB %s in %s", vol.ID, vol.SizeGiB, vol.Type, vol.Zone)
+		return m.found(v, o, vol)
+	})
+}
+
+// found answers a Create whose volume exists: success if it is what was asked for.
+func (m *Manager) found(v *record, o options.Options, vol cloud.Volume) error {
+	m.save(v)
+	if vol.Newer != nil {
+		return vol.Newer // whether it is what was asked for cannot be told
+	}
+	if vol.State == cloud.Failed {
+		return cloud.Errorf(cloud.ErrState, "volume %q (%s) is in state error, EC2 could not make it: remove it (docker volume rm %s) and create it again", v.name, vol.ID, v.name)
+	}
+	if vol.Zone != m.self().Zone {
+		return fmt.Errorf("volume %q exists in %s (%s), but this host is in %s: a volume can only be used in its own zone; "+
+			"run the container there, or choose another name", v.name, vol.Zone, vol.ID, m.self().Zone)
+	}
+	if diff := o.Differences(vol); len(diff) > 0 {
+		return fmt.Errorf("volume %q exists already (%s) and differs: %s; leave the options out to use it as it is, or choose another name",
+			v.name, vol.ID, strings.Join(diff, "; "))
+	}
+	return nil
+}

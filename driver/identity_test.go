@@ -1,0 +1,99 @@
+package driver
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// damages are the ways in which a ledger, or what lies beside it, may be found at a start.
+var damages = map[string]func(path string) error{
+	"missing":         os.Remove,
+	"garbage":         func(p string) error { return os.WriteFile(p, []byte("{garbage"), 0o600) },
+	"empty":           func(p string) error { return os.Truncate(p, 0) },
+	"truncated":       func(p string) error { return os.Truncate(p, 40) },
+	"from the future": func(p string) error { return os.WriteFile(p, []byte(`{"schema":99,"volumes":{}}`), 0o600) },
+}
+
+// undecided sends a Get that must be cut: any answer would be taken for "does not exist".
+func (r *rig) undecided(name string) {
+	r.t.Helper()
+	if status, body := r.post("Get", `{"Name":"`+name+`"}`); status != 0 {
+		r.t.Errorf("Get of %s was answered: %d %s", name, status, body)
+	}
+}
+
+// The settings may change while the list of volumes is lost, and Docker still has records of them.
+func TestAHostThatLostItsLedgerStillKnowsWhoseItsVolumesAre(t *testing.T) {
+	for name, damage := range damages {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.create("pgdata")
+			r.stop()
+			ours := r.settings.Cluster
+			if err := damage(filepath.Join(r.state, "ledger.json")); err != nil {
+				t.Fatal(err)
+			}
+			r.settings.Cluster = "another"
+			for range 2 { // the first start has written a ledger that can be read
+				r.start()
+				r.undecided("pgdata")
+				r.refused("Mount", m{"Name": "pgdata", "ID": "c1"}, "another", ours, "set the old values again")
+				r.stop()
+			}
+			r.settings.Cluster = ours
+			r.start()
+			if st := r.status("pgdata"); st["error"] != nil {
+				t.Errorf("with the old settings Get tells %v", st)
+			}
+		})
+	}
+}
+
+func TestWithoutLedgerAndIdentityAbsenceIsNoFactBeforeTheClusterShowsAVolume(t *testing.T) {
+	r := newRig(t)
+	r.create("pgdata")
+	r.stop()
+	ours := r.settings.Cluster
+	for _, file := range []string{"ledger.json", "identity.json"} {
+		if err := damages["garbage"](filepath.Join(r.state, file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.settings.Cluster = "empty"
+	for range 2 {
+		r.start()
+		r.eventually("ready", func() bool { return r.manager.ready(t.Context()) == nil })
+		r.undecided("pgdata")
+		r.refused("Create", m{"Name": "pgdata", "Opts": m{"size": "1"}}, "not created", "identity.json", "empty")
+		r.stop()
+	}
+	r.settings.Cluster = ours
+	r.start()
+	if st := r.status("pgdata"); st["error"] != nil {
+		t.Errorf("with the right settings Get tells %v", st)
+	}
+	r.refused("Get", m{"Name": "nothing"}, "there is no volume") // a fact again
+	r.stop()
+	if id, err := readIdentity(filepath.Join(r.state, "identity.json")); err != nil || id.Cluster != ours {
+		t.Errorf("the identity is %v, %v", id, err)
+	}
+}
+
+func TestAHostWithoutVolumesMayChangeItsCluster(t *testing.T) {
+	r := newRig(t)
+	for _, cluster := range []string{"first", "second"} {
+		r.stop()
+		r.settings.Cluster = cluster
+		r.start()
+		r.refused("Get", m{"Name": "nothing"}, "there is no volume")
+	}
+	r.create("pgdata")
+	r.stop()
+	r.settings.Cluster = "third"
+	r.start()
+	if said, _ := r.status("pgdata")["error"].(string); !strings.Contains(said, "second") {
+		t.Errorf("Get tells %q", said)
+	}
+}

@@ -1,0 +1,45 @@
+package driver
+
+import (
+	"context"
+
+	"github.com/blockvol/blockvol/driver/disk"
+)
+
+// kernel is what the Manager needs of this host's block devices, filesystems and mounts. *disk.Host is what stands behind it.
+type kernel interface {
+	List() ([]disk.Device, error)
+	Find(serial string) (disk.Device, error)
+	Wait(ctx context.Context, serial string) (disk.Device, error)
+	WaitGone(ctx context.Context, serial string) error
+
+	Claim(d disk.Device) (claimed, error)
+	Lock(ctx context.Context, d disk.Device) (unlock func(), err error)
+
+	Inspect(ctx context.Context, d disk.Device) (disk.Content, error)
+	Format(ctx context.Context, d disk.Device, fstype string, o disk.FormatOptions) error
+	Check(ctx context.Context, d disk.Device, fstype string) error
+	Mount(ctx context.Context, d disk.Device, target, fstype string, options []string) error
+	Root(target string, fresh bool, o disk.RootOptions) (string, error)
+	Grow(ctx context.Context, d disk.Device, target, fstype string) (grown bool, err error)
+	Usage(target string) (disk.Usage, error)
+	Unmount(target string) error
+
+	Mounts(d disk.Device) ([]string, error)
+	MountsUnder(dir string) ([]disk.MountPoint, error)
+}
+
+// claimed is the proof that nobody uses a device, for as long as it is held.
+type claimed interface{ Release() error }
+
+// hostKernel is the kernel that this process runs on.
+type hostKernel struct{ *disk.Host }
+
+// Claim hides the type of the proof.
+func (h hostKernel) Claim(d disk.Device) (claimed, error) {
+	c, err := h.Host.Claim(d)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}

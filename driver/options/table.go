@@ -1,0 +1,160 @@
+package options
+
+import (
+	"slices"
+	"strings"
+)
+
+// Option is one row of the table: one thing that docker volume create understands after -o.
+type Option struct {
+	Name    string   // the canonical name, in lower case with dashes
+	Aliases []string // other spellings, as other plugins and tools have them; letter case, - and _ do not matter
+	Default string   // the value when nobody says anything, as a user would write it; empty if there is none
+	Values  string   // what may be written, for people
+	Unit    string   // the unit of a bare number; empty if there is none
+	Doc     string   // what it means, in whole sentences
+
+	// set parses a value and stores it. It sees one value only; what depends on several options is checked by Options.check.
+	set func(o *Options, value string) error
+	// bare tells that the option may be written without a value.
+	bare bool
+	// follows names the option on which the meaning of this one depends. A value from DEFAULT_OPTIONS is dropped when the
+	// request gives that option another value than DEFAULT_OPTIONS does.
+	follows string
+}
+
+const (
+	nameHelp  = "help"
+	tagPrefix = "tag."
+	// tagName is how the row of tags is called in the table.
+	tagName = "tag.KEY"
+)
+
+// table is the only list of options. Its order is the order of every text and every error.
+var table = []Option{
+	{
+		Name: "size", Default: "16GiB", Values: "100, 100GiB, 1.5T, 500Mi", Unit: "GiB", set: setSize,
+		Aliases: []string{"sizeInGiB", "size-gb", "volume-size", "disk-size", "capacity", "storage"},
+		Doc: "Size of the volume. Units are binary whatever the suffix: 100, 100G, 100GB and 100GiB are all 100 GiB. " +
+			"The result is rounded up to whole GiB.",
+	},
+	{
+		Name: "type", Default: "gp3", Values: typeNames(), set: setType,
+		Aliases: []string{"volume-type", "ebs-type"},
+		Doc:     "EBS volume type, in any letter case. The limits of each type are listed below. The filesystem is chosen by fstype.",
+	},
+	{
+		Name: "iops", Values: "3000", Unit: "IOPS", set: setIOPS, follows: "type",
+		Aliases: []string{"provisioned-iops"},
+		Doc:     "Provisioned I/O operations per second. Required for io1 and io2, possible for gp3 (which has 3000 without it), refused for other types.",
+	},
+	{
+		Name: "throughput", Values: "250, 250MiB/s, 250MB", Unit: "MiB/s", set: setThroughput, follows: "type",
+		Aliases: []string{"throughput-mibps"},
+		Doc:     "Provisioned throughput, only for gp3 (which has 125 MiB/s without it). 1 MiB/s needs 4 IOPS, so more than 750 MiB/s also needs iops.",
+	},
+	{
+		Name: "encrypted", Values: "true, false, yes, no, on, off, 1, 0", set: setEncrypted, bare: true,
+		Aliases: []string{"encrypt", "encryption"},
+		Doc: "Encrypt the volume with the key of kms-key-id, or else with the account's default key. Without a value it means true. " +
+			"false means what the account does by default, which may be to encrypt.",
+	},
+	{
+		Name: "kms-key-id", Values: "key ID, key ARN, alias/NAME, alias ARN", set: setKMSKeyID,
+		Aliases: []string{"kms-key", "encryption-key"},
+		Doc:     "KMS key to encrypt the volume with. It implies encrypted=true.",
+	},
+	{
+		Name: "fstype", Default: "ext4", Values: strings.Join(fsTypes, ", "), set: setFSType,
+		Aliases: []string{"fs", "filesystem", "filesystem-type", "new-fstype", "csi.storage.k8s.io/fstype"},
+		Doc:     "Filesystem that is made once, when the volume is mounted for the first time.",
+	},
+	{
+		Name: "mkfs-options", Values: "-O bigalloc -C 65536", set: setMkfsOptions, follows: "fstype",
+		Aliases: []string{"mkfs", "mkfs-opts", "mkfs-args", "format-options"},
+		Doc: "Arguments for mkfs.ext4 or mkfs.xfs, split into words as a shell does. What shapes the filesystem is allowed; refused is " +
+			"everything that forces, tries without doing, discards, names a device, file or size, or puts a part of the filesystem elsewhere.",
+	},
+	{
+		Name: "mount-options", Values: "noatime,commit=30", set: setMountOptions, follows: "fstype",
+		Aliases: []string{"mount-opts", "mount-opt", "mount-flags"},
+		Doc: "Comma separated options of every mount of the filesystem. Those of mount(8) itself (bind, remount, loop, user, ...), those that " +
+			"make it read-only, and unknown ones are refused.",
+	},
+	{
+		Name: "uid", Values: "0-4294967294", set: setUID,
+		Aliases: []string{"owner-uid"},
+		Doc:     "Numeric owner of the volume's root directory, set once when the directory is made.",
+	},
+	{
+		Name: "gid", Values: "0-4294967294", set: setGID,
+		Aliases: []string{"owner-gid", "fs-group"},
+		Doc:     "Numeric group of the volume's root directory, set once when the directory is made.",
+	},
+	{
+		Name: "mode", Default: "0755", Values: "0755, 755, 2770, 1777", Unit: "octal", set: setMode,
+		Aliases: []string{"file-mode", "dir-mode", "permissions"},
+		Doc:     "Permissions of the volume's root directory, set once when the directory is made. Always octal; quote it in YAML.",
+	},
+	{
+		Name: "subdir", Default: "data", Values: "data, pg/data, /", set: setSubdir,
+		Aliases: []string{"subdirectory", "sub-path", "root-path"},
+		Doc: "Directory of the filesystem that the container sees, made when missing. / is the filesystem's root, where ext4 has " +
+			"lost+found, so that Docker does not copy the image's content into a new volume.",
+	},
+	{
+		Name: "fencing", Values: strings.Join(Fencings, ", "), set: setFencing,
+		Aliases: []string{"fence"},
+		Doc: "When the volume may be taken from another host that holds it: stopped: when EC2 says that host is stopped (not hibernated) or " +
+			"terminated; impaired: also when its status checks fail for long, after it was stopped for that (docs/fencing.md); never: not at all. Without it the plugin's setting FENCING counts.",
+	},
+	{
+		Name: "availability-zone", Values: "eu-central-1a", set: setZone,
+		Aliases: []string{"zone", "az", "topology.kubernetes.io/zone", "topology.ebs.csi.aws.com/zone"},
+		Doc:     "Zone to make the volume in. It can only be the zone of the host that is asked, which is also the default.",
+	},
+	{
+		Name: tagName, Values: "any text up to 256 characters",
+		Aliases: []string{"tags.KEY"},
+		Doc: "Tag of the EBS volume, may be given many times; KEY keeps its letter case. Refused are the keys Name (blockvol sets it to " +
+			"the volume's name), aws:... (AWS's own) and blockvol:... (by which blockvol knows its volumes).",
+	},
+	{
+		Name: nameHelp, bare: true,
+		Aliases: []string{"usage"},
+		Doc:     "Makes no volume and answers with this table.",
+	},
+}
+
+// Table returns the options in canonical order. The caller may change what it gets.
+func Table() []Option {
+	t := slices.Clone(table)
+	for i := range t {
+		t[i].Aliases = slices.Clone(t[i].Aliases)
+	}
+	return t
+}
+
+// separators are left out where names are compared.
+var separators = strings.NewReplacer("-", "", "_", "")
+
+// fold brings an option's name to the form in which names are compared.
+func fold(key string) string { return separators.Replace(strings.ToLower(strings.TrimSpace(key))) }
+
+// lookup finds the option that a user means. For a tag, canonical is "tag." and the exact key.
+func lookup(key string) (opt *Option, canonical string, ok bool) {
+	k := fold(key)
+	for i := range table {
+		opt := &table[i]
+		for _, name := range append([]string{opt.Name}, opt.Aliases...) {
+			if prefix, isTag := strings.CutSuffix(name, "KEY"); isTag && opt.Name == tagName {
+				if len(key) >= len(prefix) && strings.EqualFold(key[:len(prefix)], prefix) {
+					return opt, tagPrefix + key[len(prefix):], true
+				}
+			} else if fold(name) == k {
+				return opt, opt.Name, true
+			}
+		}
+	}
+	return nil, "", false
+}

@@ -1,0 +1,66 @@
+package driver
+
+import (
+	"testing"
+	"time"
+
+	"github.com/blockvol/blockvol/cloud/ec2sim"
+)
+
+// What EC2 has accepted may still fail: a host that finds a volume which another one is creating waits for its end.
+func TestACreateThatFindsAVolumeBeingMadeWaitsForIt(t *testing.T) {
+	r := newRig(t)
+	two := r.twin()
+	d := r.sim.Delays()
+	d.Create = 5 * time.Second
+	r.sim.SetDelays(d)
+	if err := r.sim.Inject(ec2sim.Fault{Kind: "create-failed"}); err != nil {
+		t.Fatal(err)
+	}
+	first := make(chan error, 1)
+	go func() { _, err := r.try("Create", m{"Name": "pgdata", "Opts": m{"size": "1"}}); first <- err }()
+	r.eventually("begun", func() bool { return r.calls()["CreateVolume"] > 0 })
+	two.refused("Create", m{"Name": "pgdata", "Opts": m{"size": "1"}}, "pgdata", "state error", "remove it")
+	if err := <-first; err == nil {
+		t.Error("the first Create succeeded")
+	}
+	two.must("Remove", m{"Name": "pgdata"})
+	two.create("pgdata")
+}
+
+// After a restart the plugin does not know at once what the one before it has mounted.
+func TestAMountRightAfterARestartIsNotASecondMount(t *testing.T) {
+	r := newRig(t)
+	r.create("pgdata")
+	path := r.mount("pgdata", "c1")
+	r.crash()
+	// The listing at the start takes its time; the look-up of the Mount does not.
+	if err := r.sim.Inject(ec2sim.Fault{Kind: "delay", Action: "DescribeVolumes", Duration: 2 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.eventually("the listing has begun", func() bool { return len(r.sim.Faults()) == 0 })
+	if again := r.mount("pgdata", "c2"); again != path {
+		t.Errorf("mounted on %s, was on %s", again, path)
+	}
+	if points, err := r.manager.disk.MountsUnder(r.manager.mounts); err != nil || len(points) != 1 {
+		t.Errorf("mounts: %v %v", points, err)
+	}
+	r.unmount("pgdata", "c1")
+	r.unmount("pgdata", "c2")
+	r.eventually("detached", func() bool { return r.attached() == 0 })
+}
+
+// A plugin that ends while it is still finding out where it is leaves the instance to the next one.
+func TestAnEndDuringTheStartKeepsNoLock(t *testing.T) {
+	r := newRig(t)
+	r.create("pgdata")
+	r.stop()
+	r.manager.base = t.Context() // the answer was on its way when Close began
+	if err := r.manager.getReady(); err == nil {
+		t.Error("it got ready after its end")
+	}
+	r.start()
+	r.mount("pgdata", "c1")
+	r.unmount("pgdata", "c1")
+}

@@ -1,0 +1,121 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/blockvol/blockvol/cloud"
+)
+
+// Remove deletes the volume after it has proved for itself that nobody uses it: dockerd's own count of users is lost when one of its
+// look-ups fails. A volume that is gone already is success, so that a Remove whose answer was lost can be repeated.
+func (m *Manager) Remove(ctx context.Context, name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if err := m.ready(ctx); err != nil {
+		return err
+	}
+	v := m.record(name)
+	v.set(func() { v.changing++ })
+	defer v.set(func() { v.changing-- })
+	return m.work(ctx, v, func(ctx context.Context) error {
+		vol, err := m.exists(ctx, v, m.timing.Fresh)
+		if errors.Is(err, cloud.ErrNotFound) {
+			// Another host may have made it a moment ago. Whoever is told that it is removed never looks again.
+			select {
+			case <-time.After(m.timing.Absent):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if vol, err = m.exists(ctx, v, 0); errors.Is(err, cloud.ErrNotFound) {
+				return nil
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if vol.Newer != nil {
+			v.set(func() { v.seenAt = time.Time{} })
+			return fmt.Errorf("not removed: %w", vol.Newer)
+		}
+		if err := m.freeHere(ctx, v, vol); err != nil {
+			return err
+		}
+		if other, ok := vol.Elsewhere(m.self().ID); ok {
+			v.set(func() { v.seenAt = time.Time{} })
+			return fmt.Errorf("volume %q (%s) is not removed: it is %s to %s; remove its containers there first", name, vol.ID, other.State, other.Host)
+		}
+		v.begin(phaseFree, "deleting the volume")
+		defer v.rest(phaseFree)
+		m.step(StepRemove)
+		if err := m.cloud.Delete(ctx, vol.ID); err != nil && !errors.Is(err, cloud.ErrNotFound) {
+			v.set(func() { v.seenAt = time.Time{} })
+			return err
+		}
+		m.step(StepRemoveSent)
+		m.mu.Lock()
+		m.deleted[vol.ID] = time.Now()
+		m.mu.Unlock()
+		m.log.WithField("volume", name).Infof("deleted %s", vol.ID)
+		v.set(func() { v.id, v.seen, v.absentAt, v.users = "", nil, time.Now(), map[string]use{} })
+		m.save(v)
+		m.step(StepRemoveNoted)
+		return nil
+	})
+}
+
+// freeHere makes sure that the volume is neither mounted nor attached on this host, or refuses.
+func (m *Manager) freeHere(ctx context.Context, v *record, vol cloud.Volume) error {
+	m.holdAtStart(v)
+	var newest time.Time
+	users := 0
+	v.set(func() {
+		users = len(v.users)
+		for _, u := range v.users {
+			if u.since.After(newest) {
+				newest = u.since
+			}
+		}
+		if v.holdUntil.Add(-m.timing.HandOver).After(newest) {
+			newest = v.holdUntil.Add(-m.timing.HandOver)
+		}
+	})
+	if age := time.Since(newest); age < m.timing.HandOver {
+		return fmt.Errorf("volume %q (%s) is not removed: it was handed to a container %s ago, which may still be starting (%d uses): "+
+			"stop the container first; find it with `docker ps -a --filter volume=%s`", v.name, vol.ID, age.Round(time.Second), users, v.name)
+	}
+	// Older uses are a hint; the kernel decides.
+	if _, err := m.releaseNow(ctx, v); err != nil {
+		if errors.Is(err, errHeld) {
+			return fmt.Errorf("not removed: %w", err)
+		}
+		return err
+	}
+	v.mu.Lock()
+	p := v.phase
+	v.mu.Unlock()
+	if p != phaseFree {
+		return fmt.Errorf("volume %q (%s) is not removed: it is still %s on this host; try again in a moment", v.name, vol.ID, p)
+	}
+	return nil
+}
+
+// linger is how long something may still hold a volume whose use has ended: the kernel takes the mounts of an ended container away a moment
+// later, and a process that starts has a copy of everything that its parent had open until it becomes its program.
+const linger = 2 * time.Second
+
+// releaseNow is release for somebody who waits for the end: what only lingers is no reason to refuse.
+func (m *Manager) releaseNow(ctx context.Context, v *record) (again time.Duration, err error) {
+	for end := time.Now().Add(linger); ; {
+		again, err = m.release(ctx, v, atOnce)
+		if !errors.Is(err, errHeld) || time.Now().After(end) {
+			return again, err
+		}
+		if err := m.pause(ctx, linger/20); err != nil {
+			return again, err
+		}
+	}
+}
