@@ -1,0 +1,63 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/blockvol/blockvol/driver"
+)
+
+func TestThePageOfGuaranteesNamesTestsThatExist(t *testing.T) {
+	page, err := os.ReadFile("docs/guarantees.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := exec.Command("grep", "-rhoE", "^func Test[A-Za-z0-9]+", "--include=*_test.go", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, line := range strings.Fields(string(files)) {
+		have[line] = true
+	}
+	named := regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(string(page), -1)
+	if len(named) < 30 {
+		t.Errorf("only %d tests are named", len(named))
+	}
+	runbooks, err := os.ReadFile("docs/runbooks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named = append(named, regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(string(runbooks), -1)...)
+	for _, n := range named {
+		if !have[n[1]] {
+			t.Errorf("docs/guarantees.md or docs/runbooks.md names %s, which does not exist", n[1])
+		}
+	}
+}
+
+func TestThePageOfSecurityNamesEveryPrivilegeThatThePluginAsksFor(t *testing.T) {
+	b, err := os.ReadFile("docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(b)
+	m := readManifest(t)
+	want := append([]string{"`mount: /dev`", "`network: host`", "propagated mount `" + m.PropagatedMount + "`"}, m.Linux.Capabilities...)
+	if m.Linux.AllowAllDevices {
+		want = append(want, "`allowAllDevices`")
+	}
+	for _, w := range want {
+		if !strings.Contains(page, w) {
+			t.Errorf("docs/security.md does not say why %s is asked for", w)
+		}
+	}
+	for _, s := range driver.SettingsTable() {
+		if s.Secret && !strings.Contains(page, "`"+s.Name+"`") {
+			t.Errorf("docs/security.md does not say where the secret %s lies", s.Name)
+		}
+	}
+}
