@@ -170,23 +170,24 @@ func (w *writer) whole(t *testing.T, e *Engine) {
 	}
 }
 
-// once fails the test if the volume was ever attached while it was attached, and returns how often it was attached.
+// once fails the test if the volume was ever attached while it was attached, and returns how often it was attached. A detach may be there twice:
+// a plugin that dies while it waits for one asks for it again after its start.
 func (w *writer) once(t *testing.T) (times int) {
 	t.Helper()
-	held := 0
+	held := false
 	for _, c := range w.s.Calls(t) {
 		if c.Params["VolumeId"] != w.id || c.Code != "" {
 			continue
 		}
 		switch c.Action {
 		case "AttachVolume":
-			held++
+			if held {
+				t.Errorf("the volume %s was attached while it was attached: %+v", w.volume, c)
+			}
+			held = true
 			times++
 		case "DetachVolume":
-			held--
-		}
-		if held < 0 || held > 1 {
-			t.Errorf("the volume %s was attached %d times at once: %+v", w.volume, held, c)
+			held = false
 		}
 		if c.Params["Force"] == "true" {
 			t.Errorf("by force: %+v", c)
