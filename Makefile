@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/build/go/bin:$(PATH)
 help: ## this list
 	@echo "blockvol: networked block storage as Docker volumes"
 	@echo
-	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: NAME (the plugin's name, $(NAME)), REF (where push pushes to, e.g. registry.example.com/blockvol:1),"
 	@echo "  SETTINGS (e.g. \"BACKEND=sim\"), BASE (the image the plugin's tools come from, $(BASE)),"
@@ -57,6 +57,10 @@ plugin: rootfs ## make the plugin NAME in the engine, with SETTINGS, and enable 
 push: rootfs ## push the plugin to the registry, as REF
 	@test -n "$(REF)" || { echo "set REF, for example: make push REF=registry.example.com/blockvol:1" >&2; exit 2; }
 	@scripts/plugin push $(REF)
+
+.PHONY: install-cli
+install-cli: build ## install docker blockvol: for everybody as root, else for yourself
+	@build/blockvol install-cli
 
 .PHONY: bench
 bench: deps ## count and time what the plugin does; writes bench.json

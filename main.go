@@ -26,7 +26,11 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.AddCommand(serveCommand(), ec2sim.Command())
-	root.AddCommand(cli.Commands(version)...)
+	cfg := cli.Config{Version: version}
+	root.AddCommand(cli.Commands(cfg)...)
+	if cli.IsDockerPlugin(os.Args[0]) {
+		root, ctx = cli.DockerPlugin(cfg), cli.WithDocker(ctx)
+	}
 	code := cli.Execute(ctx, root)
 	stop()
 	os.Exit(code)

@@ -5,29 +5,53 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/blockvol/blockvol/driver"
 	"github.com/spf13/cobra"
 )
 
 // verbs are the commands that ask the plugin. Each makes its command out of what all of them share.
-var verbs = []func(*shared) *cobra.Command{lsCommand, detachCommand, drainCommand, healthCommand}
+var verbs = []func(*shared) *cobra.Command{lsCommand, detachCommand, drainCommand, healthCommand, versionCommand}
+
+// Config is what the verbs are made of.
+type Config struct {
+	Version string // of this command
+}
 
 // shared is what the verbs have in common.
 type shared struct {
-	version string
-	socket  string // --socket
+	Config
+	socket string // --socket
 }
 
-// Commands returns the verbs of a blockvol of this version.
-func Commands(version string) []*cobra.Command {
-	var all []*cobra.Command
+// Commands returns the verbs.
+func Commands(cfg Config) []*cobra.Command {
+	list := []*cobra.Command{installCommand()}
 	for _, make := range verbs {
-		s := &shared{version: version}
-		cmd := make(s)
-		cmd.Long += "\n\n" + ExitHelp
-		cmd.Flags().StringVar(&s.socket, "socket", "", "the plugin's socket (default: $"+socketEnv+", or the one that is found in "+pluginDir+")")
-		all = append(all, cmd)
+		s := &shared{Config: cfg}
+		top := make(s)
+		for _, cmd := range withSubcommands(top) {
+			cmd.Flags().StringVar(&s.socket, "socket", "", "the plugin's socket (default: $"+socketEnv+", or the one that is found in "+pluginDir+")")
+		}
+		list = append(list, top)
 	}
-	return all
+	for _, top := range list {
+		for _, cmd := range withSubcommands(top) {
+			cmd.Long += "\n\n" + ExitHelp
+		}
+	}
+	return list
+}
+
+// withSubcommands returns what can be run of a command and of those below it.
+func withSubcommands(cmd *cobra.Command) []*cobra.Command {
+	var list []*cobra.Command
+	if cmd.Runnable() {
+		list = append(list, cmd)
+	}
+	for _, c := range cmd.Commands() {
+		list = append(list, withSubcommands(c)...)
+	}
+	return list
 }
 
 // plugin returns the way to the plugin of this host. What is told meanwhile goes to the command's standard error, one line each.
@@ -38,13 +62,16 @@ func (s *shared) plugin(cmd *cobra.Command) (*client, error) {
 	}
 	told := false
 	return &client{
-		socket: path, version: s.version,
+		socket: path, version: s.Version,
 		say: func(text string) { fmt.Fprintln(cmd.ErrOrStderr(), text) },
 		differ: func(plugin, command string) {
-			if !told {
-				told = true
-				fmt.Fprintf(cmd.ErrOrStderr(), "note: the plugin is version %s, this command is version %s\n", plugin, command)
+			if told || sameVersion(plugin, command) {
+				return
 			}
+			told = true
+			var about driver.About
+			_ = (&client{socket: path}).ask(cmd.Context(), "About", driver.NoRequest{}, &about) // it may be too old to tell where it lies
+			fmt.Fprintln(cmd.ErrOrStderr(), differentVersions(plugin, command, about.Program))
 		},
 	}, nil
 }

@@ -171,7 +171,7 @@ func TestVersionsThatDifferAreTold(t *testing.T) {
 // run runs `blockvol ARGS` and returns its exit code and output.
 func run(args ...string) (code int, stdout string) {
 	root := &cobra.Command{Use: "blockvol", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(Commands("1")...)
+	root.AddCommand(Commands(Config{Version: "1"})...)
 	var out bytes.Buffer
 	root.SetOut(&out)
 	root.SetErr(io.Discard)

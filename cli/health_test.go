@@ -16,7 +16,7 @@ import (
 func health(t *testing.T, args ...string) (int, string) {
 	t.Helper()
 	root := &cobra.Command{Use: "blockvol", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(Commands("1")...)
+	root.AddCommand(Commands(Config{Version: "1"})...)
 	root.SetArgs(append([]string{"health"}, args...))
 	var out bytes.Buffer
 	root.SetOut(&out)

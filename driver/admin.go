@@ -134,11 +134,12 @@ type About struct {
 	Backend  string `json:"backend"`
 	Instance string `json:"instance"` // empty while that is not known yet
 	Data     string `json:"data"`     // the plugin's folder, as the host sees it
+	Program  string `json:"program"`  // the plugin's own program, as the host sees it
 }
 
 func (s *Server) about(context.Context, NoRequest, Say) (About, error) {
 	m := s.Manager
-	return About{Version: s.Version, Cluster: m.cfg.Settings.Cluster, Backend: m.cfg.Settings.Backend, Instance: m.self().ID, Data: hostPath(m.cfg.StateDir)}, nil
+	return About{Version: s.Version, Cluster: m.cfg.Settings.Cluster, Backend: m.cfg.Settings.Backend, Instance: m.self().ID, Data: hostPath(m.cfg.StateDir), Program: program()}, nil
 }
 
 // VolumeRow is what `blockvol ls` tells of a volume.

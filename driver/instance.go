@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -94,4 +95,17 @@ func hostPath(dir string) string {
 		}
 	}
 	return path
+}
+
+// program names this process's own program as the host sees it where the plugin's mount table tells: its root lies in the plugin's folder.
+func program() string {
+	path, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter("/"))
+	if err != nil || len(mounts) == 0 {
+		return path
+	}
+	return filepath.Join(mounts[len(mounts)-1].Root, path)
 }
