@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/blockvol/blockvol/cloud"
 	"github.com/blockvol/blockvol/cloud/ebs"
@@ -106,7 +107,7 @@ func openSim(s driver.Settings, state string, log logrus.FieldLogger) (backend, 
 	c, err := ebs.New(ebs.Config{
 		Cluster: s.Cluster, Region: simRegion, InstanceID: host.ID, Zone: host.Zone, Version: version, Log: log,
 		Endpoint:    "http://ec2.simulated",
-		HTTPClient:  &http.Client{Transport: &http.Transport{DialContext: dial}},
+		HTTPClient:  awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.DialContext, t.Proxy = dial, nil }),
 		Credentials: aws.CredentialsProvider(credentials.NewStaticCredentialsProvider("AKIASIMULATED", "simulated", "")),
 	})
 	if err != nil {

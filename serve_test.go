@@ -3,9 +3,11 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/pem"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +15,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/blockvol/blockvol/driver"
+	"github.com/sirupsen/logrus"
 )
 
 // asProgram makes this binary the program instead of its tests.
@@ -117,5 +122,30 @@ func TestALogThatIsNotReadStopsNothing(t *testing.T) {
 		}
 	case <-time.After(60 * time.Second):
 		t.Error("it does not end")
+	}
+}
+
+// The setting is for the real EC2. The simulator needs no certificates, and must not be kept from starting by it. This test is not
+// parallel, for it sets the environment.
+func TestTheSimulatorStartsWithCertificatesOfOnesOwn(t *testing.T) {
+	bundle := filepath.Join(t.TempDir(), "ca.pem")
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	if err := os.WriteFile(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_CA_BUNDLE", bundle)
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	b, err := openSim(driver.Settings{Backend: "sim", Cluster: "test"}, t.TempDir(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.close()
+	if host, err := b.cloud.Host(t.Context()); err != nil {
+		t.Error(err)
+	} else if volumes, err := b.cloud.List(t.Context()); err != nil || len(volumes) != 0 {
+		t.Errorf("%s sees %v, %v", host.ID, volumes, err)
 	}
 }

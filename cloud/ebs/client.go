@@ -33,7 +33,8 @@ type Config struct {
 	// from IMDSv2. With InstanceID and Zone set the metadata service is never asked for them.
 	Region, InstanceID, Zone string
 
-	// HTTPClient carries the requests to EC2 and to the metadata service; nil is the SDK's own.
+	// HTTPClient carries the requests to EC2 and to the metadata service; nil is the SDK's own. Where AWS_CA_BUNDLE may be set it must be an
+	// *awshttp.BuildableClient, with Credentials: the SDK gives the certificates to no other client, and fails.
 	HTTPClient HTTPClient
 	// Endpoint and MetadataEndpoint are URLs. Empty: the SDK's own settings (AWS_ENDPOINT_URL, AWS_EC2_METADATA_SERVICE_ENDPOINT, profiles).
 	Endpoint, MetadataEndpoint string
@@ -169,8 +170,12 @@ func (c *Client) Warm(ctx context.Context) error {
 // loadSDK reads the SDK's settings (environment, profiles). It makes no network call.
 func (c *Client) loadSDK(ctx context.Context) (aws.Config, error) {
 	return c.sdk.get(ctx, c.timing.Lookup, func(ctx context.Context) (aws.Config, error) {
+		client := withTimeout(c.cfg.HTTPClient, c.timing.Attempt)
+		if hidden, ok := client.(asIs); ok && c.cfg.Credentials != nil {
+			client = hidden.HTTPClient // for AWS_CA_BUNDLE; no credentials are fetched by it with another dialer
+		}
 		options := []func(*config.LoadOptions) error{
-			config.WithHTTPClient(withTimeout(c.cfg.HTTPClient, c.timing.Attempt)),
+			config.WithHTTPClient(client),
 			config.WithAppID("blockvol"),
 			config.WithAPIOptions([]func(*middleware.Stack) error{awsmiddleware.AddUserAgentKeyValue("blockvol", c.cfg.Version)}),
 		}
@@ -187,6 +192,9 @@ func (c *Client) loadSDK(ctx context.Context) (aws.Config, error) {
 		if err != nil {
 			return aws.Config{}, &cloud.Error{Kind: cloud.ErrConfig, Cause: err,
 				Text: fmt.Sprintf("the AWS settings cannot be used: %v; check the AWS_ settings and, if mounted, the files of AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE", err)}
+		}
+		if c.cfg.HTTPClient != nil {
+			loaded.HTTPClient = asIs{loaded.HTTPClient}
 		}
 		loaded.Credentials = &credentials{CredentialsProvider: loaded.Credentials, secrets: &c.secrets}
 		return loaded, nil

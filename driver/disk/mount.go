@@ -25,6 +25,11 @@ func (h *Host) Mount(ctx context.Context, d Device, target, fstype string, optio
 	if !filepath.IsAbs(target) {
 		return fmt.Errorf("mount %s: the target %q must be an absolute path", d, target)
 	}
+	// The kernel's EINVAL for a target that is no directory reads as if the filesystem were at fault.
+	var st unix.Stat_t
+	if err := unix.Lstat(target, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fmt.Errorf("mount %s: %s is in the way, %w: remove it", d, target, unix.ENOTDIR)
+	}
 	pin, err := h.open(d, unix.O_RDONLY)
 	if err != nil {
 		return fmt.Errorf("mount: %w", err)

@@ -41,6 +41,9 @@ func TestAFailedMountTellsWhatTheKernelSaid(t *testing.T) {
 	blank, _ := m.disk(512 * mib)
 	ext4, _ := m.formatted("ext4")
 	target := m.target()
+	file, link := filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "link")
+	must(t, os.WriteFile(file, []byte("kept"), 0o600))
+	must(t, os.Symlink(target, link))
 	for name, c := range map[string]struct {
 		d       Device
 		fstype  string
@@ -55,6 +58,8 @@ func TestAFailedMountTellsWhatTheKernelSaid(t *testing.T) {
 		"unknown option":      {ext4, "ext4", target, []string{"nosuchoption"}, ErrOption, "Unknown parameter 'nosuchoption'"},
 		"wrong value":         {ext4, "ext4", target, []string{"commit=never"}, ErrOption, "commit=never"},
 		"no such target":      {ext4, "ext4", target + "/none", nil, unix.ENOENT, target + "/none"},
+		"a file":              {ext4, "ext4", file, nil, unix.ENOTDIR, file + " is in the way"},
+		"a symbolic link":     {ext4, "ext4", link, nil, unix.ENOTDIR, link + " is in the way"},
 		"relative target":     {ext4, "ext4", "mnt", nil, nil, "absolute"},
 		"unsupported type":    {ext4, "vfat", target, nil, ErrUnsupported, "ext4, xfs"},
 		"refused option":      {ext4, "ext4", target, []string{"bind"}, ErrOption, "bind"},
