@@ -220,3 +220,32 @@ func TestTheExitCodeTellsWhatHappened(t *testing.T) {
 		t.Errorf("the help is %q", help)
 	}
 }
+
+func TestAForcedDetachWantsTheVolumesName(t *testing.T) {
+	_, socket := sockets(t)
+	asked := make(chan string, 8)
+	answering(t, socket, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(driver.VersionHeader, "1")
+		asked <- r.URL.Path
+		if r.URL.Path == driver.AdminPath("Holder") {
+			fmt.Fprintln(w, `{"result":{"volume":"db","id":"vol-01234567","instance":"i-1","power":"running"}}`)
+			return
+		}
+		fmt.Fprintln(w, `{"result":{"volume":"db","id":"vol-01234567","instance":"i-1","done":"detached"}}`)
+	})
+	for _, c := range []struct {
+		name string
+		code int
+		asks int
+	}{{"vol-01234567", ExitUsage, 1}, {"other", ExitUsage, 1}, {"db", ExitDone, 2}} {
+		if got, _ := run("detach", "vol-01234567", "--force-name", c.name, "--socket", socket); got != c.code {
+			t.Errorf("--force-name %s: exit status %d, want %d", c.name, got, c.code)
+		}
+		if len(asked) != c.asks {
+			t.Errorf("--force-name %s: %d requests, want %d", c.name, len(asked), c.asks)
+		}
+		for len(asked) > 0 {
+			<-asked
+		}
+	}
+}

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const detachLong = `Detach a volume from the instance that has it, from any host of the cluster.
+const detachLong = `Detach a volume, given by its name or its ID (vol-...), from the instance that has it, from any host of the cluster.
 
 First it shows which instance that is, what EC2 says of it, and what that proves. Then:
   - No instance has the volume: nothing is to be done.
@@ -66,6 +66,9 @@ func detachCommand(s *shared) *cobra.Command {
 		if err := plugin.ask(cmd.Context(), "Holder", driver.HolderRequest{Volume: args[0]}, &r.Holder); err != nil {
 			return err
 		}
+		if f.forceName != "" && f.forceName != r.Holder.Volume {
+			return usagef("--force-name %s is not the name of the volume (%s is %s)", f.forceName, r.Holder.ID, r.Holder.Volume)
+		}
 		if !inJSON {
 			printHolder(cmd.OutOrStdout(), r.Holder)
 		}
@@ -84,10 +87,10 @@ func (f *detachFlags) check(volume string) error {
 	switch {
 	case f.force && f.stop:
 		return usagef("--force and --stop-instance do not go together")
-	case f.forceName != "" && f.forceName != volume:
+	case f.forceName != "" && f.forceName != volume && !strings.HasPrefix(volume, "vol-"): // of an ID the name is not known yet
 		return usagef("--force-name %s is not the name of the volume (%s)", f.forceName, volume)
 	case f.force && f.yes && f.forceName == "":
-		return usagef("-y is not enough for --force: type the volume's name when asked, or give --force-name %s", volume)
+		return usagef("-y is not enough for --force: type the volume's name when asked, or give it with --force-name")
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"github.com/blockvol/blockvol/cloud"
@@ -11,7 +12,7 @@ import (
 
 // HolderRequest names a volume.
 type HolderRequest struct {
-	Volume string `json:"volume"`
+	Volume string `json:"volume"` // its name, or its ID (vol-...)
 }
 
 // Holder is what is known of the instance that has a volume, and what that proves. It is the first thing `blockvol detach` shows.
@@ -51,10 +52,33 @@ func (m *Manager) holder(ctx context.Context, req HolderRequest, _ Say) (Holder,
 	defer cancel()
 	v := m.record(req.Volume)
 	vol, err := m.exists(ctx, v, 0)
+	if errors.Is(err, cloud.ErrNotFound) && volumeID.MatchString(req.Volume) {
+		v, vol, err = m.byID(ctx, req.Volume)
+	}
 	if err != nil {
 		return Holder{}, err
 	}
 	return m.describeHolder(ctx, v, vol), nil
+}
+
+// volumeID is what EC2's IDs of volumes look like. A volume may be named like one: its name goes first.
+var volumeID = regexp.MustCompile(`^vol-[0-9a-f]{8,17}$`)
+
+// byID looks up a volume of the cluster by its ID. It must be the one that its name means, for everything else here goes by the name.
+func (m *Manager) byID(ctx context.Context, id string) (*record, cloud.Volume, error) {
+	found, err := m.cloud.ByID(ctx, id)
+	if errors.Is(err, cloud.ErrNotFound) || err == nil && (m.gone(found) || checkName(found.Name) != nil) {
+		return nil, cloud.Volume{}, &cloud.Error{Kind: cloud.ErrNotFound, Text: fmt.Sprintf("there is no volume %s in this cluster, by name or by ID", id), Cause: errQuiet}
+	}
+	if err != nil {
+		return nil, cloud.Volume{}, err
+	}
+	v := m.record(found.Name)
+	vol, err := m.exists(ctx, v, 0)
+	if err == nil && vol.ID != id {
+		err = fmt.Errorf("%s has the name %q, but volume %q is %s now: look again", id, v.name, v.name, vol.ID)
+	}
+	return v, vol, err
 }
 
 func (m *Manager) describeHolder(ctx context.Context, v *record, vol cloud.Volume) Holder {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/blockvol/blockvol/cloud/ec2sim"
 )
@@ -85,6 +86,43 @@ func TestDetachHere(t *testing.T) {
 	if err != nil || !strings.Contains(a.Error, "nobody") {
 		t.Errorf("a volume that does not exist: %+v %v", a, err)
 	}
+}
+
+// On call it is often the ID that is known, from the console or an alarm.
+func TestAVolumeToDetachMayBeNamedByItsID(t *testing.T) {
+	r := newRig(t)
+	r.create("db")
+	id := r.who("db").ID
+	foreign, err := r.person().CreateVolume(t.Context(), &ec2.CreateVolumeInput{AvailabilityZone: &r.host.Zone, Size: aws.Int32(1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h := r.who(id); h.Volume != "db" || h.ID != id {
+		t.Errorf("by ID it is %+v", h)
+	}
+	for _, nobody := range []string{*foreign.VolumeId, "vol-0123456789abcdef0"} {
+		if a, err := r.ask(t.Context(), "Holder", HolderRequest{nobody}); err != nil || !strings.Contains(a.Error, nobody) || !strings.Contains(a.Error, "in this cluster") {
+			t.Errorf("%s: %+v %v", nobody, a, err)
+		}
+	}
+	// What is decided by the ID is done by the name.
+	a, err := r.ask(t.Context(), "Detach", DetachRequest{Volume: id, ID: id})
+	if err != nil || !strings.Contains(a.Error, id) {
+		t.Errorf("%+v %v", a, err)
+	}
+	// A name goes before an ID.
+	r.create(id)
+	if h := r.who(id); h.Volume != id || h.ID == id {
+		t.Errorf("the volume that is named like the ID of another is %+v", h)
+	}
+	// Two volumes of one name are told apart by nobody here.
+	r.create("db2")
+	second := r.who("db2").ID
+	r.tag(second, "blockvol:name", "db")
+	r.eventually("both refused", func() bool {
+		a, err := r.ask(t.Context(), "Holder", HolderRequest{second})
+		return err == nil && strings.Contains(a.Error, id) && strings.Contains(a.Error, second)
+	})
 }
 
 func TestDetachFromADeadHostIsPlainAndFromOthersRefused(t *testing.T) {

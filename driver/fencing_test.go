@@ -38,6 +38,9 @@ func TestAVolumeOfAStoppedOrTerminatedHostIsTakenWithItsData(t *testing.T) {
 			if got := read(t, filepath.Join(r.mount("pgdata", "c2"), "row")); got != "42" {
 				t.Errorf("the data is %q", got)
 			}
+			if st := r.status("pgdata"); st["volumeState"] != "in-use" || st["attachedTo"] != r.host.ID {
+				t.Errorf("after it was taken the status tells %v", st)
+			}
 			for _, c := range r.sim.Calls() {
 				if c.Action == "DetachVolume" && (c.Params["InstanceId"] != holder || c.Params["Force"] == "true") {
 					t.Errorf("DetachVolume was sent with %v", c.Params)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"encoding/json"
@@ -70,8 +71,10 @@ func FuzzRequest(f *testing.F) {
 		f.Fatal(err)
 	}
 	nothing := &empty{}
+	timing := testTiming()
+	timing.Absent = time.Millisecond // which a Remove of what is not there waits for
 	manager, err := New(Config{Settings: Settings{Backend: "ebs", Cluster: fmt.Sprint("fuzz-", os.Getpid())}, Cloud: nothing,
-		Disk: &disk.Host{Dev: dir, Sys: filepath.Join(dir, "sys")}, StateDir: filepath.Join(dir, "state"), Timing: testTiming(), Log: log})
+		Disk: &disk.Host{Dev: dir, Sys: filepath.Join(dir, "sys")}, StateDir: filepath.Join(dir, "state"), Timing: timing, Log: log})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -97,3 +97,55 @@ func TestAHostWithoutVolumesMayChangeItsCluster(t *testing.T) {
 		t.Errorf("Get tells %q", said)
 	}
 }
+
+// What a lost ledger may have named is a volume of the cluster: once those have been listed, the ledger is as good as the lost one.
+func TestALostLedgerIsWholeAgainWhenTheClusterWasListed(t *testing.T) {
+	r := newRig(t)
+	r.create("pgdata")
+	r.twin().create("shared") // Docker has a record of it here, too
+	r.must("Get", m{"Name": "shared"})
+	r.stop()
+	ours := r.settings.Cluster
+	if err := damages["truncated"](filepath.Join(r.state, "ledger.json")); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	if !r.manager.ledger.lost() {
+		t.Error("the ledger is not known to be lost")
+	}
+	r.eventually("whole again", func() bool { return !r.manager.ledger.lost() })
+	r.stop()
+	for _, name := range []string{"pgdata", "shared"} {
+		if !r.manager.ledger.has(name) {
+			t.Errorf("the ledger does not name %s", name)
+		}
+	}
+	r.settings.Cluster = "another"
+	r.start()
+	for _, name := range []string{"pgdata", "shared"} { // what is known is answered from memory
+		if said, _ := r.status(name)["error"].(string); !strings.Contains(said, ours) {
+			t.Errorf("Get of %s tells %q", name, said)
+		}
+	}
+	r.stop()
+	r.settings.Cluster = ours
+	r.start()
+	if !r.manager.ledger.trusted {
+		t.Error("the next process does not trust the ledger")
+	}
+}
+
+func TestAHostThatLostTheLedgerOfAnEmptyClusterMayChangeIt(t *testing.T) {
+	r := newRig(t)
+	r.refused("Get", m{"Name": "nothing"}, "there is no volume") // the identity is written down
+	r.stop()
+	if err := damages["garbage"](filepath.Join(r.state, "ledger.json")); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.eventually("whole again", func() bool { return !r.manager.ledger.lost() })
+	r.stop()
+	r.settings.Cluster = "another"
+	r.start()
+	r.refused("Get", m{"Name": "nothing"}, "there is no volume")
+}

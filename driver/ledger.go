@@ -29,7 +29,7 @@ type ledgerFile struct {
 	Schema   int              `json:"schema"`
 	Boot     string           `json:"boot"`
 	Identity identity         `json:"identity"`
-	Lost     bool             `json:"lost,omitempty"` // an earlier ledger was lost: Docker may know volumes that are not named here
+	Lost     bool             `json:"lost,omitempty"` // an earlier ledger was lost: Docker may know volumes that are not named here; see complete
 	Volumes  map[string]entry `json:"volumes"`
 }
 
@@ -177,6 +177,33 @@ func (l *ledger) confirm() {
 	defer l.mu.Unlock()
 	if l.pending != nil {
 		l.acceptLocked(*l.pending)
+	}
+}
+
+// lost tells whether Docker may know volumes that the ledger does not name, because an earlier ledger was lost.
+func (l *ledger) lost() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.file.Lost
+}
+
+// complete makes a ledger whole again whose predecessor was lost: it names each volume of the cluster, by name, so that Docker can know no
+// other one that exists. It is for a time when every use that the lost one may have named has long reached its container. Until it is certain what
+// the volumes belong to it does nothing.
+func (l *ledger) complete(ids map[string]string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.file.Lost || l.pending != nil {
+		return
+	}
+	for name, id := range ids {
+		if _, ok := l.file.Volumes[name]; !ok {
+			l.file.Volumes[name] = entry{ID: id}
+		}
+	}
+	l.file.Lost = false
+	if l.writeLocked() {
+		l.log.Infof("the ledger is whole again: it names the %d volumes of the cluster", len(ids))
 	}
 }
 

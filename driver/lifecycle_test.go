@@ -21,18 +21,21 @@ func TestDataOutlivesTheContainerAndTheAttachment(t *testing.T) {
 	}
 	write(t, filepath.Join(p, "row"), "42")
 	st := r.status("pgdata")
-	for key, want := range map[string]any{"state": "mounted", "size": "1 GiB", "type": "gp3", "filesystem": "ext4", "attachedTo": r.host.ID, "zone": r.host.Zone} {
+	for key, want := range map[string]any{"state": "mounted", "size": "1 GiB", "type": "gp3", "filesystem": "ext4", "attachedTo": r.host.ID, "zone": r.host.Zone, "volumeState": "in-use"} {
 		if st[key] != want {
 			t.Errorf("status %s is %v, want %v", key, st[key], want)
 		}
 	}
-	for _, key := range []string{"id", "device", "usedBytes", "freeBytes", "users", "tags", "iops", "throughput", "encrypted", "volumeState"} {
+	for _, key := range []string{"id", "device", "usedBytes", "freeBytes", "users", "tags", "iops", "throughput", "encrypted"} {
 		if _, ok := st[key]; !ok {
 			t.Errorf("status does not tell %s: %v", key, st)
 		}
 	}
 	r.unmount("pgdata", "c1")
-	r.eventually("detached after the last use", func() bool { return r.attached() == 0 && r.status("pgdata")["state"] == "free" })
+	r.eventually("detached after the last use", func() bool {
+		st := r.status("pgdata")
+		return r.attached() == 0 && st["state"] == "free" && st["volumeState"] == "available"
+	})
 	if _, err := os.Stat(filepath.Dir(p)); !os.IsNotExist(err) {
 		t.Errorf("the mountpoint is left behind: %v", err)
 	}

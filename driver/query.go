@@ -42,6 +42,9 @@ func (m *Manager) Get(ctx context.Context, name string) (Info, error) {
 		_, err = m.lookup(first, v, m.timing.Fresh)
 	}
 	if id == "" || errors.Is(err, cloud.ErrNotFound) {
+		// While EC2 does not answer this takes all the time there is, and so does the Create that Docker sends next: together about 48 s until
+		// an unknown name is refused. A shorter wait here would be paid by those who start a container of an existing volume while EC2 throttles:
+		// their Get would be cut where it is answered now.
 		_, err = m.exists(ctx, v, m.timing.Fresh)
 	}
 	switch {
@@ -182,8 +185,10 @@ func (m *Manager) takeStock(ctx context.Context) error {
 		}
 	}
 	names := make([]string, 0, len(byName))
+	ids := make(map[string]string, len(byName))
 	for name, twins := range byName {
 		names = append(names, name)
+		ids[name] = twins[0].ID
 		v := m.record(name)
 		if len(twins) > 1 {
 			ids := make([]string, len(twins))
@@ -200,6 +205,9 @@ func (m *Manager) takeStock(ctx context.Context) error {
 		if !newer {
 			v.saw(twins[0], m.self().ID)
 		}
+	}
+	if began.Sub(m.started) > m.timing.HandOver {
+		m.ledger.complete(ids)
 	}
 	for _, v := range m.all() {
 		if byName[v.name] == nil {

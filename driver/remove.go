@@ -22,13 +22,13 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 	v.set(func() { v.changing++ })
 	defer v.set(func() { v.changing-- })
 	return m.work(ctx, v, func(ctx context.Context) error {
+		looked := time.Now()
 		vol, err := m.exists(ctx, v, m.timing.Fresh)
 		if errors.Is(err, cloud.ErrNotFound) {
-			// Another host may have made it a moment ago. Whoever is told that it is removed never looks again.
-			select {
-			case <-time.After(m.timing.Absent):
-			case <-ctx.Done():
-				return ctx.Err()
+			// Another host may have made it a moment ago. Whoever is told that it is removed never looks again, so the name is looked up
+			// twice with time between, also when this host has just deleted a volume of that name: it may be another one by now.
+			if err := m.pause(ctx, time.Until(looked.Add(m.timing.Absent))); err != nil {
+				return err
 			}
 			if vol, err = m.exists(ctx, v, 0); errors.Is(err, cloud.ErrNotFound) {
 				return nil

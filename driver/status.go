@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sort"
 	"time"
+
+	"github.com/blockvol/blockvol/cloud"
 )
 
 // info is what Docker is told of a volume, from memory and the kernel alone.
@@ -79,6 +81,7 @@ func (m *Manager) info(v *record) Info {
 		if dev, err := m.disk.Find(vol.Serial); err == nil {
 			st["attachedTo"] = host
 			st["device"] = dev.Path
+			st["volumeState"] = string(cloud.InUse) // the cloud was asked before it was attached
 		}
 	}
 	if mounted {

@@ -22,7 +22,7 @@ func (m *Manager) sweepLoop(ctx context.Context) {
 	}
 	for stocked := false; ; {
 		err := m.ready(ctx)
-		if err == nil && !stocked {
+		if err == nil && (!stocked || m.ledger.lost()) {
 			if err = m.takeStock(ctx); err == nil {
 				stocked = true
 			}
