@@ -206,6 +206,12 @@ func TestTheExitCodeTellsWhatHappened(t *testing.T) {
 		{ExitUsage, []string{"detach", "v", "--force", "-y"}},
 		{ExitUsage, []string{"detach", "v", "--force-name", "w"}},
 		{ExitUsage, []string{"drain", "--timeout", "-1s"}},
+		{ExitUsage, []string{"profile"}},
+		{ExitUsage, []string{"profile", "fly"}},
+		{ExitUsage, []string{"profile", "show"}},
+		{ExitUsage, []string{"profile", "set", "gold", "io2"}},
+		{ExitUsage, []string{"profile", "set", "gold", "type=io2", "type=gp3"}},
+		{ExitFailed, []string{"profile", "ls", "--socket", socket}}, // its settings are wrong
 		{ExitFailed, []string{"ls", "--socket", "/does/not/exist.sock"}},
 		{ExitFailed, []string{"ls", "--socket", socket}}, // its settings are wrong
 		{ExitFailed, []string{"ls", "--socket", cutting}},

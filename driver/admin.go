@@ -48,6 +48,10 @@ func (s *Server) verbs() map[string]verb {
 		"Holder": takes(s.Manager.holder),
 		"Detach": takes(s.Manager.detachFor),
 		"Drain":  takes(s.Manager.drain),
+
+		"Profiles":      takes(s.Manager.listProfiles),
+		"SetProfile":    takes(s.Manager.setProfile),
+		"RemoveProfile": takes(s.Manager.removeProfile),
 	}
 }
 
@@ -150,6 +154,7 @@ type VolumeRow struct {
 	Type       string     `json:"type,omitempty"`
 	Zone       string     `json:"zone,omitempty"`
 	Filesystem string     `json:"filesystem,omitempty"`
+	Profile    string     `json:"profile,omitempty"`    // what its options came from
 	Holder     string     `json:"holder,omitempty"`     // the instance that it is attached to
 	Attachment string     `json:"attachment,omitempty"` // attaching, attached, detaching or busy
 	Since      *time.Time `json:"since,omitempty"`      // of the attachment
@@ -199,6 +204,7 @@ func rowOf(v *record, host string) (VolumeRow, bool) {
 	}
 	vol := v.seen
 	row.SizeGiB, row.Type, row.Zone, row.Filesystem = vol.SizeGiB, vol.Type, vol.Zone, vol.Attrs[attrFS]
+	row.Profile = vol.Attrs[attrProfile]
 	a, held := vol.Elsewhere(host)
 	if !held {
 		a, held = vol.On(host)

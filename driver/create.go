@@ -17,7 +17,7 @@ func (m *Manager) Create(ctx context.Context, name string, opts map[string]strin
 	if err := checkName(name); err != nil {
 		return err
 	}
-	o, err := options.Parse(opts, m.cfg.Settings.DefaultOptions)
+	o, err := m.resolve(opts)
 	if err != nil {
 		return err
 	}
@@ -45,6 +45,10 @@ func (m *Manager) Create(ctx context.Context, name string, opts map[string]strin
 			return m.found(v, o, vol)
 		case !errors.Is(err, cloud.ErrNotFound):
 			return fmt.Errorf("volume %q: it cannot be told whether it exists already, so it is not created: %w", name, err)
+		}
+		if most := m.cfg.Settings.MaxSizeGiB; most > 0 && o.SizeGiB > most {
+			return fmt.Errorf("volume %q is not created: its size is %d GiB, and the setting MAX_SIZE of this host allows %d GiB at most; "+
+				"ask for less with size=%dGiB, or change the setting", name, o.SizeGiB, most, most)
 		}
 		v.begin(phaseFree, "creating the volume")
 		defer v.rest(phaseFree)

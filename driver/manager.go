@@ -80,17 +80,18 @@ type Config struct {
 
 // Manager is blockvol on one host: one record per volume, and the ways of each from nothing to a mounted path and back.
 type Manager struct {
-	cfg     Config
-	cloud   cloud.Cloud
-	heard   *heard // cloud, as Health sees it
-	disk    kernel
-	timing  Timing
-	log     logrus.FieldLogger
-	mounts  string // the folder under which volumes are mounted, each under its ID
-	started time.Time
-	ledger  *ledger
-	lock    func(cluster, instance, stateDir string) (*instanceLock, error)
-	flights singleflight.Group
+	cfg      Config
+	cloud    cloud.Cloud
+	heard    *heard // cloud, as Health sees it
+	disk     kernel
+	timing   Timing
+	log      logrus.FieldLogger
+	mounts   string // the folder under which volumes are mounted, each under its ID
+	started  time.Time
+	ledger   *ledger
+	profiles *profiles
+	lock     func(cluster, instance, stateDir string) (*instanceLock, error)
+	flights  singleflight.Group
 
 	base    context.Context // ends when the Manager closes
 	stop    context.CancelFunc
@@ -122,10 +123,11 @@ func New(cfg Config) (*Manager, error) {
 	}
 	m := &Manager{
 		cfg: cfg, cloud: cfg.Cloud, disk: hostKernel{cfg.Disk}, timing: cfg.Timing, log: cfg.Log, mounts: mounts, started: time.Now(),
-		ledger:  openLedger(cfg.StateDir, bootID(), cfg.Log),
-		lock:    lockInstance,
-		records: map[string]*record{},
-		deleted: map[string]time.Time{},
+		ledger:   openLedger(cfg.StateDir, bootID(), cfg.Log),
+		profiles: openProfiles(cfg.StateDir, cfg.Settings),
+		lock:     lockInstance,
+		records:  map[string]*record{},
+		deleted:  map[string]time.Time{},
 	}
 	if cfg.Cloud != nil {
 		m.heard = listen(cfg.Cloud)

@@ -22,6 +22,9 @@ const attrSubdir = "subdir"
 // attrFencing is the attribute with the volume's own rule for being taken from another host.
 const attrFencing = "fencing"
 
+// attrProfile is the attribute with the name of the profile that the volume's options came from.
+const attrProfile = "profile"
+
 // claim is one Mount request's hold on a volume. It counts only if the request was answered.
 type claim struct {
 	id        string

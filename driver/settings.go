@@ -28,6 +28,8 @@ func SettingsTable() []Setting {
 		{Name: "BACKEND", Default: "ebs", Doc: "Where volumes live: `ebs` (Amazon EBS), or `sim` (a simulator inside the plugin, with local files; for trying out)"},
 		{Name: "CLUSTER", Default: "none with ebs, `sim` with sim", Doc: "The name of the group of hosts that share volumes. Hosts with another value never see them. Needed with ebs"},
 		{Name: "DEFAULT_OPTIONS", Default: "", Doc: "Options for volumes that are created without them, e.g. `size=100GiB type=gp3 encrypted=true`"},
+		{Name: "PROFILES", Default: "", Doc: "Named sets of options for `-o profile=NAME`, the default one with a star, e.g. `gold: type=io2 iops=10000; silver*: type=gp3`, or the same as JSON; see docs/profiles.md"},
+		{Name: "MAX_SIZE", Default: "none", Doc: "The largest volume that may be created from this host, e.g. `500GiB`"},
 		{Name: "DETACH_GRACE", Default: "2s", Doc: "How long a volume stays attached after its last use, so that a container that restarts finds it in place"},
 		{Name: "FENCING", Default: "stopped", Doc: "When a volume may be taken from another host that holds it: `stopped` (EC2 says that host is stopped, not hibernated, or terminated), `impaired` (besides, a host whose status checks fail for IMPAIRED_AFTER is stopped; see docs/fencing.md) or `never`; the option `fencing` of a volume goes first"},
 		{Name: "IMPAIRED_AFTER", Default: "5m", Doc: "With `fencing=impaired`: how long EC2's status checks of a host must have failed before it is stopped and its volume taken"},
@@ -52,6 +54,8 @@ type Settings struct {
 	Backend        string
 	Cluster        string
 	DefaultOptions map[string]string
+	Profiles       options.Profiles
+	MaxSizeGiB     int64 // of a volume that is created; 0: no limit
 	DetachGrace    time.Duration
 	Fencing        string // one of options.Fencings
 	ImpairedAfter  time.Duration
@@ -95,6 +99,14 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 		bad("DEFAULT_OPTIONS: %w", err)
 	} else if _, err = options.Parse(nil, s.DefaultOptions); err != nil {
 		bad("DEFAULT_OPTIONS: %w", err)
+	}
+	if s.Profiles, err = options.ParseProfiles(get("PROFILES"), s.DefaultOptions); err != nil {
+		bad("PROFILES: %w", err)
+	}
+	if size := get("MAX_SIZE"); size != "" {
+		if s.MaxSizeGiB, err = options.ParseSize(size); err != nil {
+			bad("MAX_SIZE: %w", err)
+		}
 	}
 	if g := get("DETACH_GRACE"); g != "" {
 		d, err := parseGrace(g)

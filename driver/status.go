@@ -73,6 +73,9 @@ func (m *Manager) info(v *record) Info {
 	if len(vol.Tags) > 0 {
 		st["tags"] = vol.Tags
 	}
+	if p := vol.Attrs[attrProfile]; p != "" {
+		st["profile"] = p
+	}
 	st["filesystem"] = vol.Attrs[attrFS]
 	if a, ok := vol.Elsewhere(host); ok {
 		st["attachedTo"] = a.Host

@@ -7,7 +7,7 @@ import (
 )
 
 // plain are settings with which the plugin works; an empty value is like none.
-var plain = []string{"BACKEND=sim", "CLUSTER=", "DEFAULT_OPTIONS=", "DETACH_GRACE=", "INSTANCE_ID=", "AVAILABILITY_ZONE=", "LOG_LEVEL=debug", "LOG_FORMAT=",
+var plain = []string{"BACKEND=sim", "CLUSTER=", "DEFAULT_OPTIONS=", "PROFILES=", "MAX_SIZE=", "DETACH_GRACE=", "INSTANCE_ID=", "AVAILABILITY_ZONE=", "LOG_LEVEL=debug", "LOG_FORMAT=",
 	"AWS_ENDPOINT_URL=", "AWS_EC2_METADATA_SERVICE_ENDPOINT=", "AWS_REGION="}
 
 func TestAWrongSettingIsToldAtEveryRequestAndThePluginEnablesAllTheSame(t *testing.T) {
@@ -22,6 +22,8 @@ func TestAWrongSettingIsToldAtEveryRequestAndThePluginEnablesAllTheSame(t *testi
 		{[]string{"DEFAULT_OPTIONS=sise=10"}, []string{"DEFAULT_OPTIONS", `"sise"`, "did you mean size?"}},
 		{[]string{"DEFAULT_OPTIONS=size=10 type=st1"}, []string{"DEFAULT_OPTIONS", "10 GiB", "st1", "125"}},
 		{[]string{"DEFAULT_OPTIONS=mkfs-options='-O"}, []string{"DEFAULT_OPTIONS", "quote", "not closed"}},
+		{[]string{"PROFILES=gold: tpye=io2"}, []string{"PROFILES", "gold", "did you mean type?"}},
+		{[]string{"MAX_SIZE=much"}, []string{"MAX_SIZE", `"much"`, "100GiB"}},
 		{[]string{"DETACH_GRACE=soon"}, []string{"DETACH_GRACE=soon", "write 2s"}},
 		{[]string{"DETACH_GRACE=-1s"}, []string{"DETACH_GRACE=-1s", "from 0 to 10m"}},
 		{[]string{"LOG_LEVEL=loud"}, []string{"LOG_LEVEL=loud", "use error, warn, info or debug"}},

@@ -34,7 +34,7 @@ func (o Options) Layout() Layout {
 	return Layout{FSType: o.FSType, MkfsOptions: o.MkfsOptions, MountOptions: o.MountOptions, UID: o.UID, GID: o.GID, Mode: o.Mode, Subdir: o.Subdir, Fencing: o.Fencing}
 }
 
-// Attrs is the layout as attributes, made anew at each call. fstype and subdir are always there, others only if they matter.
+// Attrs is what every host must know of the volume as attributes, made anew at each call. fstype and subdir are always there, others only if they matter.
 func (o Options) Attrs() map[string]string {
 	attrs := map[string]string{}
 	l := o.Layout()
@@ -42,6 +42,9 @@ func (o Options) Attrs() map[string]string {
 		if v := l.attr(name); v != "" && !(name == "mode" && l.Mode == defaultMode) {
 			attrs[name] = v
 		}
+	}
+	if o.Profile != "" {
+		attrs[nameProfile] = o.Profile
 	}
 	return attrs
 }

@@ -1,6 +1,7 @@
 package options
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,6 +30,9 @@ func (o Options) Differences(v cloud.Volume) []string {
 		if o.given[name] && have != want {
 			differ(name, strings.TrimSpace(fmt.Sprintf("%d %s", have, unit)), strings.TrimSpace(fmt.Sprintf("%d %s", want, unit)))
 		}
+	}
+	if have, want := v.Attrs[nameProfile], o.Profile; o.given[nameProfile] && have != want {
+		differ(nameProfile, cmp.Or(have, NoProfile), cmp.Or(want, NoProfile))
 	}
 	count("size", v.SizeGiB, o.SizeGiB, "GiB")
 	text("type", v.Type, o.Type)

@@ -22,7 +22,7 @@ var foreign = []struct {
 	{[]string{"backing"}, "it is an option of Cloudstor: leave it out, every blockvol volume is what Cloudstor calls relocatable " +
 		"(an EBS volume that follows its container to other hosts of its zone); local and shared volumes are not supported"},
 	{[]string{"perfmode", "performance-mode", "throughput-mode", "efs"}, "it is about Amazon EFS, and blockvol makes EBS volumes"},
-	{[]string{"multi-attach", "multi-attach-enabled", "shared", "sharing", "share", "access-mode", "access-modes", "scope"},
+	{[]string{"multi-attach", "multi-attach-enabled", "shared", "sharing", "share", "scope"},
 		"a volume is attached to one host at a time, where any number of containers may share it"},
 	{[]string{"ro", "readonly", "read-only"}, "a volume is made writable; give a container a read-only view with -v NAME:/path:ro"},
 	{[]string{"volume-mode", "block", "raw"}, "a volume always has a filesystem; raw block volumes are not supported"},
@@ -35,7 +35,7 @@ var foreign = []struct {
 	{[]string{"volume-initialization-rate", "block-attach-until-initialized", "fast-snapshot-restore"}, "it is about snapshots, and blockvol makes empty volumes"},
 	{[]string{"outpost-arn"}, "volumes on Outposts are not supported"},
 	{[]string{"region"}, "volumes are made in the region of the host; it cannot be chosen for one volume"},
-	{[]string{"profile", "access-key", "secret-key", "endpoint", "role-arn"}, "it is a setting of the plugin, not of a volume: see docker plugin set"},
+	{[]string{"aws-profile", "access-key", "secret-key", "endpoint", "role-arn"}, "it is a setting of the plugin, not of a volume: see docker plugin set"},
 	{[]string{"label", "labels", "tag", "tags", "tag-specifications", "tag-specification"}, "tags are written one by one, as tag.KEY=VALUE"},
 	{[]string{"host-path", "mount-point", "mount-path", "path"}, "where the volume is mounted is said in docker run: -v NAME:/path"},
 	{[]string{"csi.storage.k8s.io/"}, "it is for Kubernetes"},

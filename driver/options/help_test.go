@@ -77,7 +77,7 @@ func TestTheValuesInTheTableAreAccepted(t *testing.T) {
 	for _, opt := range Table() {
 		values := strings.Split(opt.Values, ", ")
 		switch opt.Name {
-		case "kms-key-id", tagName, nameHelp:
+		case "kms-key-id", tagName, nameHelp, nameProfile:
 			continue
 		case "uid", "gid":
 			values = strings.Split(opt.Values, "-")

@@ -15,33 +15,45 @@ const settingDefaults = "DEFAULT_OPTIONS"
 type entry struct {
 	opt        *Option
 	key, value string
-	fromAdmin  bool // from DEFAULT_OPTIONS, not from the request
+	from       string // DEFAULT_OPTIONS or a profile; empty: the request
 }
 
-// Parse reads the options of a request over the administrator's defaults over those of the table. All that is wrong comes back in one
-// *Error; the option help comes back as ErrHelp whatever else is there. iops, throughput, mkfs-options and mount-options of the
-// defaults are dropped when the request chooses another type or filesystem than the defaults do; so is a default key when the
-// request says encrypted=false, and a default encrypted=false when it names a key.
+// Parse is Resolve where there are no profiles.
 func Parse(request, defaults map[string]string) (Options, error) {
-	wanted, problems, unknown := collect(request, false)
+	return Resolve(request, defaults, nil)
+}
+
+// Resolve reads the options of a request over those of its profile over the administrator's defaults over those of the table. All that is
+// wrong comes back in one *Error; the option help comes back as ErrHelp whatever else is there. iops, throughput, mkfs-options and
+// mount-options are dropped where what goes on top of them chooses another type or filesystem; so is a key below encrypted=false, and
+// encrypted=false below a key.
+func Resolve(request, defaults map[string]string, profiles Profiles) (Options, error) {
+	wanted, problems, unknown := collect(request, "")
 	if _, ok := wanted[nameHelp]; ok {
 		return Options{}, ErrHelp{}
 	}
-	base, more, unknownDefault := collect(defaults, true)
+	base, more, unknownDefault := collect(defaults, settingDefaults)
 	problems = append(problems, more...)
 	delete(base, nameHelp)
+	profile, err := profiles.choose(wanted)
+	if err != nil {
+		problems = append(problems, err.Error())
+	}
+	layer, more, unknownInProfile := collect(profile.Options, profile.origin())
+	problems = append(problems, more...)
 
-	entries := merge(wanted, base)
+	entries := merge(wanted, merge(layer, base))
 	o := Options{given: map[string]bool{}}
 	for name := range wanted {
 		o.given[name] = true
 	}
 	more, broken := o.fill(entries)
+	o.Profile = profile.Name
 	problems = append(problems, more...)
 	problems = append(problems, o.check(broken, func(names ...string) string { return origins(entries, names) })...)
 	if len(problems) > 0 {
 		e := &Error{Problems: problems}
-		if unknown || unknownDefault {
+		if unknown || unknownDefault || unknownInProfile {
 			e.note = "The options are " + strings.Join(names(), ", ") + "; -o help explains them"
 		}
 		return Options{}, e
@@ -57,11 +69,11 @@ func IsHelp(err error) bool {
 
 // collect brings written options under their canonical names. Its problems come in the order of the keys. unknown tells that some are
 // names of which it can only be said that they are not in the table.
-func collect(written map[string]string, fromAdmin bool) (entries map[string]entry, problems []string, unknown bool) {
+func collect(written map[string]string, from string) (entries map[string]entry, problems []string, unknown bool) {
 	entries = make(map[string]entry, len(written))
-	from := ""
-	if fromAdmin {
-		from = " (from " + settingDefaults + ")"
+	said := ""
+	if from != "" {
+		said = " (from " + from + ")"
 	}
 	for _, key := range slices.Sorted(maps.Keys(written)) {
 		value := written[key]
@@ -69,22 +81,22 @@ func collect(written map[string]string, fromAdmin bool) (entries map[string]entr
 		if !ok {
 			text, explained := refusal(key, value)
 			unknown = unknown || !explained
-			problems = append(problems, text+from)
+			problems = append(problems, text+said)
 			continue
 		}
 		if before, twice := entries[name]; twice {
 			if before.value != value {
 				problems = append(problems, fmt.Sprintf("%s and %s are both %s and have different values, %s and %s: keep one%s",
-					quote(before.key), quote(key), name, quote(before.value), quote(value), from))
+					quote(before.key), quote(key), name, quote(before.value), quote(value), said))
 			}
 			continue
 		}
-		entries[name] = entry{opt: opt, key: key, value: value, fromAdmin: fromAdmin}
+		entries[name] = entry{opt: opt, key: key, value: value, from: from}
 	}
 	return entries, problems, unknown
 }
 
-// merge lays the request over the administrator's defaults, without defaults that what the request says makes meaningless.
+// merge lays what is wanted over a base, without what it makes meaningless there.
 func merge(wanted, base map[string]entry) map[string]entry {
 	merged := maps.Clone(base)
 	for name, e := range base {
@@ -128,8 +140,8 @@ func (o *Options) fill(entries map[string]entry) (problems []string, broken map[
 			label = fmt.Sprintf("%s (%s)", name, strings.Trim(quote(e.key), `"`))
 		}
 		text := fmt.Sprintf("%s: %v", label, err)
-		if e.fromAdmin {
-			text += " (from " + settingDefaults + ")"
+		if e.from != "" {
+			text += " (from " + e.from + ")"
 		}
 		problems = append(problems, text)
 	}
@@ -176,20 +188,21 @@ func (e entry) apply(o *Options) error {
 
 // origins tells which of the options were not written by the user, because he cannot see them in his own command.
 func origins(entries map[string]entry, names []string) string {
-	var admin, table []string
+	admin := map[string][]string{}
+	var table []string
 	for _, name := range names {
 		e, ok := entries[name]
 		opt, _, _ := lookup(name)
 		switch {
-		case ok && e.fromAdmin:
-			admin = append(admin, name)
+		case ok && e.from != "":
+			admin[e.from] = append(admin[e.from], name)
 		case !ok && opt.Default != "":
 			table = append(table, name+"="+opt.Default)
 		}
 	}
 	var parts []string
-	if len(admin) > 0 {
-		parts = append(parts, "from "+settingDefaults+": "+strings.Join(admin, ", "))
+	for _, from := range slices.Sorted(maps.Keys(admin)) {
+		parts = append(parts, "from "+from+": "+strings.Join(admin[from], ", "))
 	}
 	if len(table) > 0 {
 		parts = append(parts, "by default: "+strings.Join(table, ", "))

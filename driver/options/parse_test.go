@@ -79,7 +79,7 @@ var valid = map[string]struct {
 	"size": {value: "20GiB"}, "type": {value: "gp2"}, "iops": {value: "4000"}, "throughput": {value: "300"}, "encrypted": {value: "true"},
 	"kms-key-id": {value: "alias/db"}, "fstype": {value: "xfs"}, "mkfs-options": {value: "-m 0"}, "mount-options": {value: "noatime"},
 	"uid": {value: "1000"}, "gid": {value: "1000"}, "mode": {value: "0700"}, "subdir": {value: "x"}, "availability-zone": {value: "eu-central-1b"},
-	"tag.KEY": {value: "v"}, "fencing": {value: "never"},
+	"tag.KEY": {value: "v"}, "fencing": {value: "never"}, "profile": {value: "none"}, "access-mode": {value: "RWO"},
 }
 
 func TestEveryAliasMeansItsOptionInEveryWritingOfIt(t *testing.T) {
@@ -256,7 +256,7 @@ func TestOptionsOfOthersAreRefusedWithWhatToDo(t *testing.T) {
 		{"snapshotID", "snap-1", "empty volumes only"}, {"snapshot-id", "snap-1", "empty volumes only"}, {"from", "x", "empty volumes only"},
 		{"volumeID", "vol-1", "made itself"}, {"delete-on-remove", "true", "docker volume rm deletes"}, {"deleteOnTermination", "true", "docker volume rm deletes"},
 		{"reclaim", "keep", "docker volume rm deletes"}, {"backing", "relocatable", "leave it out"}, {"backing", "shared", "not supported"},
-		{"multi-attach", "true", "one host at a time"}, {"profile", "x", "docker plugin set"}, {"iopsPerGB", "50", "iops=N"}, {"blockSize", "4096", "mkfs-options"},
+		{"multi-attach", "true", "one host at a time"}, {"aws-profile", "x", "docker plugin set"}, {"iopsPerGB", "50", "iops=N"}, {"blockSize", "4096", "mkfs-options"},
 		{"tagSpecification_1", "a=b", "tag.KEY=VALUE"}, {"tag", "a", "tag.KEY=VALUE"}, {"tag:team", "a", `"tag.team"`}, {"overwriteFS", "true", "never overwrites"},
 		{"csi.storage.k8s.io/provisioner-secret-name", "x", "Kubernetes"}, {"ro", "", ":ro"}, {"volumeMode", "Block", "raw block"}, {"", "x", "no name"},
 	} {

@@ -13,6 +13,9 @@ var (
 	gib      = big.NewInt(1 << 30)
 )
 
+// ParseSize reads a size as the option size has it, and returns GiB.
+func ParseSize(value string) (int64, error) { return parseSize(value) }
+
 // parseSize returns GiB, rounded up. A bare number counts GiB; every suffix is binary, as Docker reads sizes elsewhere.
 func parseSize(value string) (int64, error) {
 	if strings.HasPrefix(value, "-") {

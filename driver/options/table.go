@@ -18,14 +18,17 @@ type Option struct {
 	set func(o *Options, value string) error
 	// bare tells that the option may be written without a value.
 	bare bool
-	// follows names the option on which the meaning of this one depends. A value from DEFAULT_OPTIONS is dropped when the
-	// request gives that option another value than DEFAULT_OPTIONS does.
+	// follows names the option on which the meaning of this one depends. A value from DEFAULT_OPTIONS or a profile is dropped when
+	// what goes on top of it gives that option another value.
 	follows string
+	// perVolume tells why the option stands in no DEFAULT_OPTIONS and no profile; empty: it may.
+	perVolume string
 }
 
 const (
-	nameHelp  = "help"
-	tagPrefix = "tag."
+	nameHelp    = "help"
+	nameProfile = "profile"
+	tagPrefix   = "tag."
 	// tagName is how the row of tags is called in the table.
 	tagName = "tag.KEY"
 )
@@ -103,6 +106,18 @@ var table = []Option{
 			"lost+found, so that Docker does not copy the image's content into a new volume.",
 	},
 	{
+		Name: nameProfile, Values: "gold, none", set: setProfile, perVolume: "the default profile is marked with a star in the setting " + settingProfiles,
+		Aliases: []string{"storage-class", "storage-class-name", "class"},
+		Doc: "Named set of options to begin with, from the setting " + settingProfiles + " or `blockvol profile set`. Options that are given too go first. " +
+			"Without it the default profile counts, if there is one; none means no profile.",
+	},
+	{
+		Name: "access-mode", Default: "rwo", Values: "rwo, ReadWriteOnce", set: setAccessMode,
+		Aliases: []string{"access-modes", "access"},
+		Doc: "Who may use the volume at a time: rwo is one host, with any number of containers. rwx (many hosts write) and rox (many hosts read) " +
+			"are refused, because an EBS volume with ext4 or xfs cannot do that.",
+	},
+	{
 		Name: "fencing", Values: strings.Join(Fencings, ", "), set: setFencing,
 		Aliases: []string{"fence"},
 		Doc: "When the volume may be taken from another host that holds it: stopped: when EC2 says that host is stopped (not hibernated) or " +
@@ -120,7 +135,7 @@ var table = []Option{
 			"the volume's name), aws:... (AWS's own) and blockvol:... (by which blockvol knows its volumes).",
 	},
 	{
-		Name: nameHelp, bare: true,
+		Name: nameHelp, bare: true, perVolume: "use it in docker volume create",
 		Aliases: []string{"usage"},
 		Doc:     "Makes no volume and answers with this table.",
 	},

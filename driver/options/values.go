@@ -18,7 +18,7 @@ const (
 	maxTagValue = 256
 	maxTags     = 50
 	// ownTags is what blockvol keeps for itself: its attributes, the tags of the provider, and room for those of later versions.
-	ownTags = 15
+	ownTags = 25
 )
 
 var fsTypes = []string{"ext4", "xfs"}
@@ -107,6 +107,33 @@ func setFencing(o *Options, value string) error {
 		return fmt.Errorf("%s is not a rule for taking a volume from another host: use %s", quote(value), strings.Join(Fencings, " or "))
 	}
 	o.Fencing = rule
+	return nil
+}
+
+// accessModes are the names of access modes, each with the reason why it is refused; empty: it is what a volume has.
+var accessModes = map[string]string{
+	"rwo": "", "readwriteonce": "", "singlenodewriter": "",
+	"rwx": refuseRWX, "readwritemany": refuseRWX, "multinodemultiwriter": refuseRWX,
+	"rox": refuseROX, "readonlymany": refuseROX, "multinodereaderonly": refuseROX,
+	"rwop": refuseRWOP, "readwriteoncepod": refuseRWOP, "singlenodesinglewriter": refuseRWOP,
+}
+
+const (
+	refuseRWX = "a block volume that two hosts write to loses its filesystem, so one host has it at a time, where any number of containers may write; " +
+		"for files that hosts share use Amazon EFS: docker volume create -d local -o type=nfs"
+	refuseROX = "a block volume is attached to one host at a time, also for reading: give containers of that host a read-only view with -v NAME:/path:ro; " +
+		"for files that many hosts read use Amazon EFS (docker volume create -d local -o type=nfs) or put them into an image"
+	refuseRWOP = "Docker does not tell a volume plugin which container asks, so it cannot be kept to one: use rwo, which keeps it to one host"
+)
+
+func setAccessMode(o *Options, value string) error {
+	why, known := accessModes[fold(value)]
+	switch {
+	case !known:
+		return fmt.Errorf("%s is not an access mode: use rwo (ReadWriteOnce), which every volume has", quote(value))
+	case why != "":
+		return fmt.Errorf("%s is not possible: %s", quote(value), why)
+	}
 	return nil
 }
 

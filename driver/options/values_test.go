@@ -193,10 +193,10 @@ func TestTagsKeepToTheLimitsOfEC2(t *testing.T) {
 		}
 		return r
 	}
-	if o := accept(t, many(maxTags-ownTags), nil); len(o.Tags) != 35 {
+	if o := accept(t, many(maxTags-ownTags), nil); len(o.Tags) != 25 {
 		t.Errorf("%d tags", len(o.Tags))
 	}
-	refuse(t, many(maxTags-ownTags+1), nil, "36 tags", "EC2 allows 50", "at most 35")
+	refuse(t, many(maxTags-ownTags+1), nil, "26 tags", "EC2 allows 50", "at most 25")
 }
 
 func TestWordsAreSplitAsAShellDoesAndJoinedBack(t *testing.T) {

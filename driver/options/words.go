@@ -74,6 +74,11 @@ func ParseDefaults(s string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseEntries(words)
+}
+
+// parseEntries reads options of an administrator, each written key=value, and brings them under their canonical names.
+func parseEntries(words []string) (map[string]string, error) {
 	defaults := make(map[string]string, len(words))
 	entries := map[string]entry{}
 	for _, word := range words {
@@ -86,8 +91,8 @@ func ParseDefaults(s string) (map[string]string, error) {
 		case !known:
 			text, _ := refusal(key, value)
 			return nil, fail("%s", text)
-		case name == nameHelp:
-			return nil, fail("help is no default: use it in docker volume create")
+		case opt.perVolume != "":
+			return nil, fail("%s is no default: %s", name, opt.perVolume)
 		case !ok && !opt.bare:
 			return nil, fail("it is not of the form key=value; a value with spaces is put in quotes")
 		}
