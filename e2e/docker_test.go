@@ -148,11 +148,24 @@ func (e *Engine) NewVolume(t testing.TB, options ...string) string {
 func (e *Engine) VolumeName(t testing.TB) string {
 	v := name(t)
 	t.Cleanup(func() {
-		if r := e.Try("volume", "rm", "-f", v); r.Code != 0 {
-			t.Errorf("a volume is left: %v", r.Err())
+		if err := e.removeSoon(v); err != nil {
+			t.Errorf("a volume is left: %v", err)
 		}
 	})
 	return v
+}
+
+// removeSoon removes a volume, if it is there. For some time after its start, a plugin keeps what was handed to a container before it.
+func (e *Engine) removeSoon(v string) error {
+	var err error
+	_ = poll(time.Minute, func() error {
+		r := e.Try("volume", "rm", "-f", v)
+		if err = r.Err(); err != nil && strings.Contains(r.Stderr, "which may still be starting") {
+			return err
+		}
+		return nil
+	})
+	return err
 }
 
 // Container makes a name for a container that the test will run, and has it removed at the end, with its anonymous volumes.
