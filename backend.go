@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/blockvol/blockvol/cli"
 	"github.com/blockvol/blockvol/cloud"
 	"github.com/blockvol/blockvol/cloud/ebs"
 	"github.com/blockvol/blockvol/cloud/ec2sim"
@@ -55,6 +56,11 @@ func openEBS(s driver.Settings, _ string, log logrus.FieldLogger) (backend, erro
 		return backend{}, err
 	}
 	return backend{cloud: c, disk: &disk.Host{Dev: "/dev", Sys: sysfs("/dev", os.Getenv("AWS_ENDPOINT_URL")), Log: log}}, nil
+}
+
+// openLister opens a cluster for a command that runs anywhere, with the AWS settings of that machine.
+func openLister(cluster string) (cli.Lister, error) {
+	return ebs.New(ebs.Config{Cluster: cluster, Version: version})
 }
 
 // sysfs is where devices and their serials are looked for. A simulator on this machine shows them in a folder of the /dev it hands to its

@@ -26,7 +26,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.AddCommand(serveCommand(), ec2sim.Command())
-	cfg := cli.Config{Version: version}
+	cfg := cli.Config{Version: version, Cloud: openLister}
 	root.AddCommand(cli.Commands(cfg)...)
 	if cli.IsDockerPlugin(os.Args[0]) {
 		root, ctx = cli.DockerPlugin(cfg), cli.WithDocker(ctx)

@@ -1,20 +1,27 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/blockvol/blockvol/driver"
 	"github.com/spf13/cobra"
 )
 
 // verbs are the commands that ask the plugin. Each makes its command out of what all of them share.
-var verbs = []func(*shared) *cobra.Command{lsCommand, detachCommand, drainCommand, healthCommand, profileCommand, versionCommand}
+var verbs = []func(*shared) *cobra.Command{lsCommand, inspectCommand, dfCommand, detachCommand, drainCommand, healthCommand, profileCommand, versionCommand}
 
 // Config is what the verbs are made of.
 type Config struct {
 	Version string // of this command
+	// Cloud opens a cluster with the AWS settings of this machine, for the verbs that only look. Nil: they cannot do without a plugin.
+	Cloud func(cluster string) (Lister, error)
+
+	sockets string // the folder of the sockets of plugins; empty: pluginDir
 }
 
 // shared is what the verbs have in common.
@@ -56,10 +63,15 @@ func withSubcommands(cmd *cobra.Command) []*cobra.Command {
 
 // plugin returns the way to the plugin of this host. What is told meanwhile goes to the command's standard error, one line each.
 func (s *shared) plugin(cmd *cobra.Command) (*client, error) {
-	path, err := findSocket(cmd.Context(), s.socket, pluginDir)
+	path, err := findSocket(cmd.Context(), s.socket, s.dir())
 	if err != nil {
 		return nil, err
 	}
+	return s.clientOf(cmd, path), nil
+}
+
+// clientOf is the way to the plugin behind a socket.
+func (s *shared) clientOf(cmd *cobra.Command, path string) *client {
 	told := false
 	return &client{
 		socket: path, version: s.Version,
@@ -73,7 +85,41 @@ func (s *shared) plugin(cmd *cobra.Command) (*client, error) {
 			_ = (&client{socket: path}).ask(cmd.Context(), "About", driver.NoRequest{}, &about) // it may be too old to tell where it lies
 			fmt.Fprintln(cmd.ErrOrStderr(), differentVersions(plugin, command, about.Program))
 		},
-	}, nil
+	}
+}
+
+// dir is where sockets are looked for.
+func (s *shared) dir() string {
+	if s.sockets != "" {
+		return s.sockets
+	}
+	return pluginDir
+}
+
+// completeNames completes the names of volumes for the shell, for the first arguments, 0 for all of them.
+func (s *shared) completeNames(first int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if first > 0 && len(args) >= first {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), lookTime)
+		defer cancel()
+		var rows driver.VolumeRows
+		path, err := findSocket(ctx, s.socket, s.dir())
+		if err == nil {
+			err = (&client{socket: path, version: s.Version}).ask(ctx, "List", driver.NoRequest{}, &rows)
+		}
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		var names []cobra.Completion
+		for _, v := range rows.Volumes {
+			if strings.HasPrefix(v.Name, begun) && !slices.Contains(args, v.Name) {
+				names = append(names, v.Name)
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 // formatFlag adds --format; the returned function is to be called before anything is done.

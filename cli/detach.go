@@ -49,6 +49,7 @@ func detachCommand(s *shared) *cobra.Command {
 	flags.BoolVar(&f.force, "force", false, "detach without proof, after the volume's name was typed")
 	flags.StringVar(&f.forceName, "force-name", "", "the volume's name once more, for --force in a script")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "show what would be done, and do nothing")
+	cmd.ValidArgsFunction = s.completeNames(1)
 	asJSON := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		inJSON, err := asJSON()

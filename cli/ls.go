@@ -2,61 +2,114 @@ package cli
 
 import (
 	"fmt"
-	"io"
-	"text/tabwriter"
+	"strconv"
 	"time"
 
 	"github.com/blockvol/blockvol/driver"
+	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 )
+
+// listed is a volume as a list shows it: its methods are for tables and templates, beside all fields of the row.
+type listed struct {
+	driver.VolumeRow
+	now time.Time
+}
+
+// Size is the size of the EBS volume.
+func (l listed) Size() string { return gib(l.SizeGiB) }
+
+// Used is how much of the filesystem is used, where that can be told: while it is mounted on the host that is asked.
+func (l listed) Used() string {
+	if l.Here == nil || l.Here.UsedBytes == nil {
+		return "-"
+	}
+	return units.BytesSize(float64(*l.Here.UsedBytes))
+}
+
+// Age is how long ago the volume was created.
+func (l listed) Age() string {
+	if l.Created.IsZero() {
+		return "-"
+	}
+	return units.HumanDuration(l.now.Sub(l.Created))
+}
+
+// row is what a table shows of it. "-" is for what there is not.
+func (l listed) row() tableRow {
+	return tableRow{listed: l, ID: dash(l.VolumeRow.ID), Type: dash(l.VolumeRow.Type), Zone: dash(l.VolumeRow.Zone), Host: dash(l.VolumeRow.Host), Profile: dash(l.VolumeRow.Profile)}
+}
+
+// tableRow is listed, with nothing empty in it.
+type tableRow struct {
+	listed
+	ID, Type, Zone, Host, Profile string
+}
+
+var lsColumns = []column{{"Name", "NAME"}, {"ID", "ID"}, {"Size", "SIZE"}, {"Used", "USED"}, {"Type", "TYPE"}, {"Zone", "ZONE"}, {"Host", "HOST"}, {"Status", "STATUS"}, {"Profile", "PROFILE"}, {"Age", "AGE"}}
 
 func lsCommand(s *shared) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls",
-		Short: "List the volumes of the cluster, and which instance has each",
-		Long: "List the volumes of the cluster, in all zones of the region, with the instance that has each and since when.\n" +
-			"HERE tells where a volume stands on this host.",
+		Short: "List the volumes of the cluster, with the instance that has each",
+		Long: "List the volumes of the cluster, in all zones of the region, with the instance that has each. USED is known while a volume is mounted on\n" +
+			"this host. STATUS is where it stands on this host; if it is not here, its attachment to another; if it has none, EC2's word for it.\n" +
+			"What is wrong with a volume is told below the table.\n\n" +
+			"A template can use every field that --format json shows, with a capital letter ({{.SizeGiB}}, {{with .Here}}{{.Device}}{{end}}),\n" +
+			"and {{.Size}}, {{.Used}}, {{.Age}}.",
 		Args: cobra.NoArgs,
 	}
-	asJSON := formatFlag(cmd)
+	from := source{shared: s}
+	from.flags(cmd)
+	var f filters
+	f.flags(cmd)
+	l := listing{columns: lsColumns, sample: listed{VolumeRow: driver.VolumeRow{Here: &driver.VolumeHere{}}}}
+	l.flags(cmd)
+	quiet := cmd.Flags().BoolP("quiet", "q", false, "only the names")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		inJSON, err := asJSON()
+		if err := f.check(); err != nil {
+			return err
+		}
+		if err := l.check(); err != nil {
+			return err
+		}
+		rows, err := from.volumes(cmd)
 		if err != nil {
 			return err
 		}
-		plugin, err := s.plugin(cmd)
-		if err != nil {
+		chosen := f.choose(rows.Volumes)
+		if *quiet {
+			for _, v := range chosen {
+				fmt.Fprintln(cmd.OutOrStdout(), v.Name)
+			}
+			return nil
+		}
+		show := make([]any, len(chosen))
+		for n, v := range chosen {
+			row := listed{v, time.Now()}
+			show[n] = row
+			if l.table {
+				show[n] = row.row()
+			}
+		}
+		if err := l.print(cmd.OutOrStdout(), show); err != nil || !l.table {
 			return err
 		}
-		var rows driver.VolumeRows
-		if err := plugin.ask(cmd.Context(), "List", driver.NoRequest{}, &rows); err != nil {
-			return err
+		for _, v := range chosen {
+			if v.Problem != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "problem: %s: %s\n", v.Name, v.Problem)
+			}
 		}
-		if inJSON {
-			return printJSON(cmd.OutOrStdout(), rows)
-		}
-		if rows.Simulated {
-			fmt.Fprintln(cmd.ErrOrStderr(), "note: these are local files of a simulator, not EBS volumes")
-		}
-		return printRows(cmd.OutOrStdout(), rows)
+		return nil
 	}
 	return cmd
 }
 
-func printRows(out io.Writer, rows driver.VolumeRows) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tID\tSIZE\tTYPE\tZONE\tFILESYSTEM\tHOLDER\tSINCE\tHERE\tPROBLEM")
-	for _, v := range rows.Volumes {
-		holder, since := dash(v.Holder), "-"
-		if v.Attachment != "" && v.Attachment != "attached" {
-			holder += " (" + v.Attachment + ")"
-		}
-		if v.Since != nil {
-			since = v.Since.UTC().Format(time.RFC3339)
-		}
-		fmt.Fprintf(w, "%s\t%s\t%d GiB\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Name, dash(v.ID), v.SizeGiB, dash(v.Type), dash(v.Zone), dash(v.Filesystem), holder, since, dash(v.Here), v.Problem)
+func gib(n int64) string {
+	if n == 0 {
+		return "-"
 	}
-	return w.Flush()
+	return strconv.FormatInt(n, 10) + "GiB"
 }
 
 func dash(s string) string {

@@ -23,6 +23,9 @@ const (
 	lookTime = 5 * time.Second
 )
 
+// errNoPlugin says that there is no plugin to ask.
+var errNoPlugin = errors.New("no plugin of blockvol runs on this host")
+
 // found is a socket that blockvol answers on.
 type found struct {
 	path  string
@@ -69,7 +72,7 @@ func findSocket(ctx context.Context, named, dir string) (string, error) {
 	case len(silent) > 0:
 		return "", fmt.Errorf("no plugin of blockvol answers on this host: %w", errors.Join(silent...))
 	}
-	return "", fmt.Errorf("no plugin of blockvol runs on this host: there is no socket of it in %s; see `docker plugin ls`, or name the socket with --socket", dir)
+	return "", fmt.Errorf("%w: there is no socket of it in %s; see `docker plugin ls`, or name the socket with --socket", errNoPlugin, dir)
 }
 
 // socketsIn returns the sockets that may be blockvol's.

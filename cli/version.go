@@ -35,7 +35,7 @@ func versionCommand(s *shared) *cobra.Command {
 		v := versions{Command: s.Version}
 		ctx, cancel := context.WithTimeout(cmd.Context(), lookTime)
 		defer cancel()
-		path, err := findSocket(ctx, s.socket, pluginDir)
+		path, err := findSocket(ctx, s.socket, s.dir())
 		var about driver.About
 		if err == nil {
 			err = (&client{socket: path, version: s.Version}).ask(ctx, "About", driver.NoRequest{}, &about)

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sort"
 	"sync"
-	"time"
 )
 
 // VersionHeader carries the version of the command in a request of `blockvol VERB`, and that of the plugin in the answer.
@@ -144,79 +142,4 @@ type About struct {
 func (s *Server) about(context.Context, NoRequest, Say) (About, error) {
 	m := s.Manager
 	return About{Version: s.Version, Cluster: m.cfg.Settings.Cluster, Backend: m.cfg.Settings.Backend, Instance: m.self().ID, Data: hostPath(m.cfg.StateDir), Program: program()}, nil
-}
-
-// VolumeRow is what `blockvol ls` tells of a volume.
-type VolumeRow struct {
-	Name       string     `json:"name"`
-	ID         string     `json:"id,omitempty"`
-	SizeGiB    int64      `json:"sizeGiB,omitempty"`
-	Type       string     `json:"type,omitempty"`
-	Zone       string     `json:"zone,omitempty"`
-	Filesystem string     `json:"filesystem,omitempty"`
-	Profile    string     `json:"profile,omitempty"`    // what its options came from
-	Holder     string     `json:"holder,omitempty"`     // the instance that it is attached to
-	Attachment string     `json:"attachment,omitempty"` // attaching, attached, detaching or busy
-	Since      *time.Time `json:"since,omitempty"`      // of the attachment
-	Here       string     `json:"here,omitempty"`       // where it stands on this host, if it is here
-	Problem    string     `json:"problem,omitempty"`
-}
-
-// VolumeRows is the answer to `blockvol ls`.
-type VolumeRows struct {
-	Cluster   string      `json:"cluster"`
-	Instance  string      `json:"instance"` // this host
-	Simulated bool        `json:"simulated,omitempty"`
-	Volumes   []VolumeRow `json:"volumes"`
-}
-
-// listVolumes asks the cloud for all volumes of the cluster. Unlike Docker's List it tells when that fails, and who has each volume.
-func (m *Manager) listVolumes(ctx context.Context, _ NoRequest, _ Say) (VolumeRows, error) {
-	if err := m.ready(ctx); err != nil {
-		return VolumeRows{}, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, m.timing.Request)
-	defer cancel()
-	if err := m.takeStock(ctx); err != nil {
-		return VolumeRows{}, err
-	}
-	host := m.self().ID
-	out := VolumeRows{Cluster: m.cfg.Settings.Cluster, Instance: host, Simulated: m.cfg.Simulated, Volumes: []VolumeRow{}}
-	for _, v := range m.all() {
-		if row, ok := rowOf(v, host); ok {
-			out.Volumes = append(out.Volumes, row)
-		}
-	}
-	sort.Slice(out.Volumes, func(a, b int) bool { return out.Volumes[a].Name < out.Volumes[b].Name })
-	return out, nil
-}
-
-func rowOf(v *record, host string) (VolumeRow, bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	row := VolumeRow{Name: v.name, ID: v.id}
-	switch {
-	case v.ambiguous != nil:
-		row.ID, row.Problem = "", v.ambiguous.Error()
-		return row, true
-	case v.seen == nil:
-		return row, false
-	}
-	vol := v.seen
-	row.SizeGiB, row.Type, row.Zone, row.Filesystem = vol.SizeGiB, vol.Type, vol.Zone, vol.Attrs[attrFS]
-	row.Profile = vol.Attrs[attrProfile]
-	a, held := vol.Elsewhere(host)
-	if !held {
-		a, held = vol.On(host)
-	}
-	if held {
-		row.Holder, row.Attachment, row.Since = a.Host, string(a.State), &a.Since
-	}
-	if v.attached || v.phase != phaseFree {
-		row.Here = string(v.phase)
-	}
-	if v.lastErr != nil {
-		row.Problem = v.lastErr.Error()
-	}
-	return row, true
 }

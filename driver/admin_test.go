@@ -157,10 +157,32 @@ func TestAllVolumesAreListedWithWhoHasThem(t *testing.T) {
 	if len(rows.Volumes) != 3 || rows.Instance != r.host.ID || rows.Cluster != r.settings.Cluster {
 		t.Fatalf("listed %+v", rows)
 	}
-	for n, want := range []VolumeRow{{Name: "free"}, {Name: "here", Holder: r.host.ID, Here: "mounted"}, {Name: "there", Holder: two.host.ID}} {
+	for n, want := range []VolumeRow{{Name: "free", Status: "available"}, {Name: "here", Status: "mounted", Host: r.host.ID}, {Name: "there", Status: "attached", Host: two.host.ID}} {
 		got := rows.Volumes[n]
-		if got.Name != want.Name || got.Holder != want.Holder || got.Here != want.Here || got.SizeGiB != 1 || got.ID == "" || (got.Since == nil) != (want.Holder == "") {
+		if got.Name != want.Name || got.Host != want.Host || got.Status != want.Status || got.SizeGiB != 1 || got.ID == "" || (got.Since == nil) != (want.Host == "") ||
+			got.Created.IsZero() || got.State == "" || got.Attrs[attrFS] == "" || (got.Here == nil) != (want.Host != r.host.ID) {
 			t.Errorf("listed %+v, want %+v", got, want)
+		}
+		if h := got.Here; h != nil && (h.Uses != 1 || h.Device == "" || h.Mountpoint == "" || h.UsedBytes == nil || *h.UsedBytes == 0 || *h.FreeBytes == 0) {
+			t.Errorf("here: %+v", h)
+		}
+	}
+	vols, err := r.manager.cfg.Cloud.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, alone := range CloudRows(vols) { // what anybody with credentials sees
+		want := rows.Volumes[n]
+		want.Here, want.Status, want.Since, alone.Since = nil, map[string]string{"free": "available"}[want.Name], nil, nil
+		if want.Status == "" {
+			want.Status = "attached"
+		}
+		got, err := json.Marshal(alone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if expected, err := json.Marshal(want); err != nil || string(got) != string(expected) {
+			t.Errorf("without a host: %s, want %s, %v", got, expected, err)
 		}
 	}
 	r.unmount("here", "c1")

@@ -1,0 +1,161 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"regexp"
+	"strings"
+	"text/template"
+
+	"github.com/spf13/cobra"
+)
+
+// formatHelp tells what --format of a list understands.
+const formatHelp = "table, json (one object per line), a Go template, or 'table TEMPLATE' for a table with headers"
+
+// column is one thing that a list can show: the name by which a template asks for it, and its header.
+type column struct{ name, header string }
+
+// listing is how a list is shown: as Docker's own lists, by --format.
+type listing struct {
+	columns []column // of the table; all other fields of a row can be asked for too
+	sample  any      // an empty row, to judge a template by before anything is done
+	format  string
+	noTrunc bool
+
+	tmpl   *template.Template
+	table  bool
+	header string
+}
+
+func (l *listing) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&l.format, "format", "table", formatHelp)
+	cmd.Flags().BoolVar(&l.noTrunc, "no-trunc", false, "do not cut a table to the width of the terminal")
+}
+
+// check is to be called before anything is done.
+func (l *listing) check() error {
+	text := l.format
+	switch {
+	case text == "json":
+		return nil
+	case text == "" || text == "table":
+		cells := make([]string, len(l.columns))
+		for n, c := range l.columns {
+			cells[n] = "{{." + c.name + "}}"
+		}
+		text, l.table = strings.Join(cells, "\t"), true
+	case strings.HasPrefix(text, "table "):
+		text, l.table = strings.TrimPrefix(text, "table "), true
+	}
+	var err error
+	l.tmpl, err = parseTemplate(text, l.sample)
+	l.header = l.headerOf(text)
+	return err
+}
+
+var (
+	action = regexp.MustCompile(`\{\{.*?\}\}`)
+	asked  = regexp.MustCompile(`\.([A-Za-z]+)`)
+)
+
+// headerOf is a template with the headers of what it asks for in place of that.
+func (l *listing) headerOf(text string) string {
+	return unescape.Replace(action.ReplaceAllStringFunc(text, func(a string) string {
+		names := asked.FindAllStringSubmatch(a, -1)
+		if len(names) == 0 {
+			return ""
+		}
+		name := names[len(names)-1][1]
+		for _, c := range l.columns {
+			if c.name == name {
+				return c.header
+			}
+		}
+		return strings.ToUpper(name)
+	}))
+}
+
+// print shows the rows.
+func (l *listing) print(out io.Writer, rows []any) error {
+	if l.tmpl == nil {
+		e := json.NewEncoder(out)
+		for _, r := range rows {
+			if err := e.Encode(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var b bytes.Buffer
+	if l.table {
+		b.WriteString(l.header + "\n")
+	}
+	for _, r := range rows {
+		if err := l.tmpl.Execute(&b, r); err != nil {
+			return err
+		}
+		b.WriteByte('\n')
+	}
+	if !l.table {
+		_, err := b.WriteTo(out)
+		return err
+	}
+	width := terminalWidth(out)
+	if l.noTrunc {
+		width = 0
+	}
+	return printTable(out, strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n"), width)
+}
+
+// unescape puts what stands for a tab or a line's end on a command line.
+var unescape = strings.NewReplacer(`\t`, "\t", `\n`, "\n")
+
+// parseTemplate makes the template of --format. One that asks for what a row does not have is wrong before anything is done.
+func parseTemplate(text string, sample any) (*template.Template, error) {
+	if !strings.Contains(text, "{{") {
+		return nil, usagef("--format %s is not known: use table, json or a Go template such as '{{.Name}}'", text)
+	}
+	t, err := template.New("format").Funcs(templateFuncs).Parse(unescape.Replace(text))
+	if err == nil {
+		err = t.Execute(io.Discard, sample)
+	}
+	if err != nil {
+		return nil, usagef("--format %s cannot be used: %v", text, err)
+	}
+	return t, nil
+}
+
+// templateFuncs are those that Docker's own templates have. Source: "Format command and log output" in Docker's documentation.
+var templateFuncs = template.FuncMap{
+	"json": func(v any) (string, error) {
+		var b bytes.Buffer
+		e := json.NewEncoder(&b)
+		e.SetEscapeHTML(false)
+		err := e.Encode(v)
+		return strings.TrimSpace(b.String()), err
+	},
+	"join":  strings.Join,
+	"split": strings.Split,
+	"lower": strings.ToLower,
+	"upper": strings.ToUpper,
+	"title": func(s string) string {
+		if s == "" {
+			return ""
+		}
+		return strings.ToUpper(s[:1]) + s[1:]
+	},
+	"pad": func(s string, before, after int) string {
+		if s == "" {
+			return ""
+		}
+		return strings.Repeat(" ", max(before, 0)) + s + strings.Repeat(" ", max(after, 0))
+	},
+	"truncate": func(s string, n int) string {
+		if r := []rune(s); n >= 0 && len(r) > n {
+			return string(r[:n])
+		}
+		return s
+	},
+}
