@@ -43,7 +43,7 @@ func FuzzParse(f *testing.F) {
 			case IsHelp(err):
 			case !errors.As(err, &e) || len(e.Problems) == 0:
 				t.Fatalf("%q: not an *Error: %v", r, err)
-			case !utf8.ValidString(err.Error()) || strings.ContainsAny(err.Error(), "\x00\r"):
+			case !utf8.ValidString(err.Error()) || strings.ContainsAny(err.Error(), "\x00\r\x1b"):
 				t.Fatalf("%q: the text cannot be printed: %q", r, err)
 			}
 			if !reflect.DeepEqual(o, Options{}) {

@@ -135,9 +135,9 @@ func (o *Options) fill(entries map[string]entry) (problems []string, broken map[
 	o.Tags = map[string]string{}
 	fail := func(name string, e entry, err error) {
 		broken[name] = true
-		label := name
+		label := strings.Trim(quote(name), `"`) // of a tag it is what the user wrote
 		if fold(e.key) != fold(name) {
-			label = fmt.Sprintf("%s (%s)", name, strings.Trim(quote(e.key), `"`))
+			label = fmt.Sprintf("%s (%s)", label, strings.Trim(quote(e.key), `"`))
 		}
 		text := fmt.Sprintf("%s: %v", label, err)
 		if e.from != "" {
