@@ -64,6 +64,16 @@ func FuzzRequest(f *testing.F) {
 		}
 	}
 	f.Add(http.MethodGet, "Remove", []byte(`{"Name":"pgdata"}`))
+	// One of each kind of answer that a search has found besides.
+	f.Add("\n", "0", []byte("0"))
+	f.Add(http.MethodPost, "// \x13\x1e", []byte("\x13^"))
+	f.Add(http.MethodPost, "Create\x00", []byte("{} "))
+	for call, body := range map[string]string{
+		"Get": "  \n\n", "List": "rr", "Path": `{"Naae":"pgdmta","ID":"c1","Opts":{"size":"1"}}`, "Unmount": "{\"name\":\"pgdata\",\"NIIIIIIIAME\":\"other\"}",
+		"Remove": "{\"\xf4\":0}", "Mount": "{\"name\":\"pgdata\",\"NAME\":\"\xa0\xa0\xa0other\"}", "Create": "{\"Name\":\"pgdata\",\"Opts\":{\"size\":\"1\",\"tag.\xee\xd8\":\"gp3\"}}",
+	} {
+		f.Add(http.MethodPost, call, []byte(body))
+	}
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	dir := f.TempDir()
