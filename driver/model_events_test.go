@@ -48,7 +48,15 @@ func noneWaits(w *model, what string) bool {
 	return true
 }
 
-// modelEvents are all events. can is asked with nothing else going on.
+// possible tells whether an event can happen now. Nothing else goes on, but mu is what orders this look before whatever time brings next:
+// synctest.Wait orders only what came before it.
+func (w *model) possible(e modelEvent) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return e.can != nil && e.can(w)
+}
+
+// modelEvents are all events. can is asked with mu held and nothing else going on.
 var modelEvents = append(append([]modelEvent{
 	{"create", 0, func(w *model) bool { return noneWaits(w, "create") }, (*model).create},
 	{"remove", 0, func(w *model) bool { return noneWaits(w, "remove") && len(w.volumes) > 0 }, (*model).remove},

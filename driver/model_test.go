@@ -59,7 +59,7 @@ func (x *explorer) walk(path []string, r *rand.Rand, length, disturbances int) {
 		}
 		var can []string
 		for name, e := range x.events {
-			if cost+e.cost <= disturbances && e.can(w) {
+			if cost+e.cost <= disturbances && w.possible(e) {
 				can = append(can, name)
 			}
 		}
@@ -82,7 +82,7 @@ func (x *explorer) runOn(path []string, isNew func(key string) bool, more func(w
 		w := newModel(dir, x.log)
 		w.start()
 		synctest.Wait()
-		for i := 0; len(w.wrong) == 0; i++ {
+		for i := 0; len(w.violations()) == 0; i++ {
 			if i == len(path) {
 				name := more(w)
 				if name == "" {
@@ -91,7 +91,7 @@ func (x *explorer) runOn(path []string, isNew func(key string) bool, more func(w
 				path = append(path, name)
 			}
 			e := x.events[path[i]]
-			if e.can == nil || !e.can(w) {
+			if !w.possible(e) {
 				now.stray = path[i]
 				x.strays++
 				break
@@ -99,15 +99,12 @@ func (x *explorer) runOn(path []string, isNew func(key string) bool, more func(w
 			x.log.Infof("--- %s (%s)", e.name, time.Now().Format(time.TimeOnly))
 			e.do(w)
 			synctest.Wait()
-			if w.process.dead {
-				w.restart(true)
-				synctest.Wait()
-			}
+			w.revive()
 			w.check()
 		}
-		if now.stray == "" && len(w.wrong) == 0 && isNew(w.key()) {
+		if now.stray == "" && len(w.violations()) == 0 && isNew(w.key()) {
 			for name, e := range x.events {
-				if e.can(w) {
+				if w.possible(e) {
 					now.next = append(now.next, name)
 				}
 			}
@@ -116,10 +113,10 @@ func (x *explorer) runOn(path []string, isNew func(key string) bool, more func(w
 			w.rest()
 		}
 		w.close()
-		if len(w.wrong) > 0 {
+		if wrong := w.violations(); len(wrong) > 0 {
 			x.failed++
 			now.next = nil
-			x.t.Errorf("BLOCKVOL_PATH='%s'\n%s", strings.Join(path, "; "), strings.Join(w.wrong, "\n"))
+			x.t.Errorf("BLOCKVOL_PATH='%s'\n%s", strings.Join(path, "; "), strings.Join(wrong, "\n"))
 		}
 	})
 	if err := os.RemoveAll(dir); err != nil {
@@ -141,9 +138,8 @@ func (w *model) rest() {
 	for r := range w.requests {
 		w.violate("a minute after the last fault a %s has no answer", r.what)
 	}
-	bad := len(w.wrong) > 0
 	w.mu.Unlock()
-	if bad {
+	if len(w.violations()) > 0 {
 		return
 	}
 	w.tryMount("while others may use it")

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/blockvol/blockvol/cloud"
@@ -44,7 +46,9 @@ type model struct {
 	requests map[*modelRequest]bool
 	removing bool // Docker has asked for a Remove
 	lost     bool // an Unmount that a container's end called for will never come
-	wrong    []string
+
+	wrongMu sync.Mutex // taken with or without mu
+	wrong   []string
 }
 
 // The life of a container, as far as its volume goes.
@@ -137,6 +141,17 @@ func (w *model) restart(ledger bool) {
 	w.start()
 }
 
+// revive starts the plugin anew if it was killed in the middle of what it did.
+func (w *model) revive() {
+	w.mu.Lock()
+	dead := w.process.dead
+	w.mu.Unlock()
+	if dead {
+		w.restart(true)
+		synctest.Wait()
+	}
+}
+
 func (p *life) isDead() bool {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
@@ -158,7 +173,16 @@ func (p *life) sleep(ctx context.Context, d time.Duration) error {
 
 // violate takes note that something happened that must not. Called with or without mu.
 func (w *model) violate(format string, args ...any) {
+	w.wrongMu.Lock()
+	defer w.wrongMu.Unlock()
 	w.wrong = append(w.wrong, fmt.Sprintf(format, args...))
+}
+
+// violations is what happened that must not.
+func (w *model) violations() []string {
+	w.wrongMu.Lock()
+	defer w.wrongMu.Unlock()
+	return slices.Clone(w.wrong)
 }
 
 // request sends one request to the plugin, with the time that it has.
