@@ -262,3 +262,21 @@ func TestTheShellCompletesNamesOfVolumes(t *testing.T) {
 		}
 	}
 }
+
+func TestExplainShowsTheSourcesSideBySideAndTheWayOut(t *testing.T) {
+	e := driver.Explanation{Volume: "db", ID: "vol-1", Host: "i-1", Facts: []driver.Fact{{Source: "kernel", What: "device", Says: "none"}, {Source: "cloud", What: "attachment", Says: "attached to i-2"}},
+		Refused: &driver.Refused{Call: "mount", At: time.Now().Add(-time.Minute), Text: "i-2 has it"}, Follows: []string{"this host cannot have it"}, WaysOut: []string{"wait"}}
+	socket := answers(t, map[string]any{"Explain": e})
+	r := runWith(t, Config{Version: "1"}, "explain", "--socket", socket, "db")
+	for _, w := range []string{"volume db (vol-1), seen from i-1\n", "SOURCE   WHAT         SAYS\nkernel   device       none\ncloud    attachment   attached to i-2\n", "last refusal: mount, About a minute ago", "  i-2 has it\n",
+		"what follows:\n  - this host cannot have it\n", "the way out:\n  - wait\n"} {
+		if r.code != ExitDone || !strings.Contains(r.out, w) {
+			t.Errorf("exit status %d, without %q:\n%s", r.code, w, r.out)
+		}
+	}
+	var got driver.Explanation
+	r = runWith(t, Config{Version: "1"}, "explain", "--socket", socket, "db", "--format", "json")
+	if err := json.Unmarshal([]byte(r.out), &got); err != nil || got.Refused.Text != "i-2 has it" {
+		t.Errorf("%v, %s", err, r.out)
+	}
+}

@@ -40,12 +40,13 @@ type verb func(ctx context.Context, body []byte, say Say) (any, error)
 // lines of AdminLine.
 func (s *Server) verbs() map[string]verb {
 	return map[string]verb{
-		"About":  takes(s.about),
-		"List":   takes(s.Manager.listVolumes),
-		"Health": takes(func(ctx context.Context, _ NoRequest, _ Say) (Health, error) { return s.Manager.Health(ctx), nil }),
-		"Holder": takes(s.Manager.holder),
-		"Detach": takes(s.Manager.detachFor),
-		"Drain":  takes(s.Manager.drain),
+		"About":   takes(s.about),
+		"List":    takes(s.Manager.listVolumes),
+		"Health":  takes(func(ctx context.Context, _ NoRequest, _ Say) (Health, error) { return s.Manager.Health(ctx), nil }),
+		"Explain": takes(s.Manager.explain),
+		"Holder":  takes(s.Manager.holder),
+		"Detach":  takes(s.Manager.detachFor),
+		"Drain":   takes(s.Manager.drain),
 
 		"Profiles":      takes(s.Manager.listProfiles),
 		"SetProfile":    takes(s.Manager.setProfile),

@@ -120,6 +120,7 @@ func (s *Server) done(w http.ResponseWriter, verb, name string, err error) {
 // fail tells Docker and the log about an error, or cuts the connection where an answer would be taken for a fact.
 func (s *Server) fail(w http.ResponseWriter, verb, name string, err error) {
 	log := s.Log.WithField("volume", name)
+	s.Manager.noteRefused(name, verb, err)
 	if errors.Is(err, errUndecided) {
 		log.Warnf("%s: %v; the connection is cut, so that Docker does not take this for an answer", verb, err)
 		panic(http.ErrAbortHandler)

@@ -50,15 +50,21 @@ func (m *Manager) holder(ctx context.Context, req HolderRequest, _ Say) (Holder,
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*m.timing.Request)
 	defer cancel()
-	v := m.record(req.Volume)
-	vol, err := m.exists(ctx, v, 0)
-	if errors.Is(err, cloud.ErrNotFound) && volumeID.MatchString(req.Volume) {
-		v, vol, err = m.byID(ctx, req.Volume)
-	}
+	v, vol, err := m.byNameOrID(ctx, req.Volume)
 	if err != nil {
 		return Holder{}, err
 	}
 	return m.describeHolder(ctx, v, vol), nil
+}
+
+// byNameOrID looks up what a person means. The record is there also where the cloud could not tell of a name.
+func (m *Manager) byNameOrID(ctx context.Context, nameOrID string) (*record, cloud.Volume, error) {
+	v := m.record(nameOrID)
+	vol, err := m.exists(ctx, v, 0)
+	if errors.Is(err, cloud.ErrNotFound) && volumeID.MatchString(nameOrID) {
+		return m.byID(ctx, nameOrID)
+	}
+	return v, vol, err
 }
 
 // volumeID is what EC2's IDs of volumes look like. A volume may be named like one: its name goes first.

@@ -58,9 +58,10 @@ type record struct {
 	looking    int       // Gets that wait for the cloud, likewise
 	timer      *time.Timer
 	due        time.Time
-	lastErr    error   // of settling, for Status
-	failing    failing // settling, again and again
-	broken     string  // what is wrong with the mount, for Health
+	lastErr    error    // of settling, for Status
+	refused    *Refused // what Docker was last told instead of an answer
+	failing    failing  // settling, again and again
+	broken     string   // what is wrong with the mount, for Health
 	brokenAt   time.Time
 }
 
