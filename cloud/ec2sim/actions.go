@@ -26,6 +26,20 @@ var actions = map[string]action{
 	"DeleteTags":      {(*Sim).deleteTags, true, bucketWrite, "ResourceId Tag"},
 	"DescribeTags":    {(*Sim).describeTags, false, bucketRead, "Filter MaxResults NextToken"},
 
+	"CopyVolumes": {(*Sim).copyVolumes, true, bucketWrite,
+		"ClientToken Encrypted Iops KmsKeyId MultiAttachEnabled Size SourceVolumeId TagSpecification Throughput VolumeType"},
+	"ModifyVolume":                 {(*Sim).modifyVolume, true, bucketWrite, "Iops MultiAttachEnabled Size Throughput VolumeId VolumeType"},
+	"DescribeVolumesModifications": {(*Sim).describeModifications, false, bucketRead, "Filter MaxResults NextToken VolumeId"},
+	"DescribeVolumeStatus":         {(*Sim).describeVolumeStatus, false, bucketRead, "Filter MaxResults NextToken VolumeId"},
+	"ListVolumesInRecycleBin":      {(*Sim).listRecycledVolumes, false, bucketRead, "MaxResults NextToken VolumeId"},
+	"RestoreVolumeFromRecycleBin":  {(*Sim).restoreVolume, true, bucketWrite, "VolumeId"},
+
+	"CreateSnapshot":                {(*Sim).createSnapshot, true, bucketWrite, "Description TagSpecification VolumeId"},
+	"DeleteSnapshot":                {(*Sim).deleteSnapshot, true, bucketWrite, "SnapshotId"},
+	"DescribeSnapshots":             {(*Sim).describeSnapshots, false, bucketRead, "Filter MaxResults NextToken Owner RestorableBy SnapshotId"},
+	"ListSnapshotsInRecycleBin":     {(*Sim).listRecycledSnapshots, false, bucketRead, "MaxResults NextToken SnapshotId"},
+	"RestoreSnapshotFromRecycleBin": {(*Sim).restoreSnapshot, true, bucketWrite, "SnapshotId"},
+
 	"DescribeInstances":         {(*Sim).describeInstances, false, bucketRead, "Filter InstanceId MaxResults NextToken"},
 	"DescribeInstanceStatus":    {(*Sim).describeInstanceStatus, false, bucketRead, "Filter IncludeAllInstances InstanceId MaxResults NextToken"},
 	"DescribeInstanceTypes":     {(*Sim).describeInstanceTypes, false, bucketRead, "Filter InstanceType MaxResults NextToken"},

@@ -35,6 +35,7 @@ type volumeItem struct {
 	VolumeID    string               `xml:"volumeId"`
 	Size        int64                `xml:"size"`
 	SnapshotID  string               `xml:"snapshotId"`
+	SourceID    string               `xml:"sourceVolumeId,omitempty"`
 	Zone        string               `xml:"availabilityZone"`
 	ZoneID      string               `xml:"availabilityZoneId"`
 	Status      string               `xml:"status"`
@@ -67,7 +68,7 @@ func createdXML(v *volume) volumeCreated {
 // volumeXML shows a volume as DescribeVolumes does.
 func volumeXML(v *volume) volumeItem {
 	item := volumeItem{
-		VolumeID: v.ID, Size: v.SizeGiB, SnapshotID: v.SnapshotID, Zone: v.Zone, ZoneID: zoneID(v.Zone), Status: v.State, CreateTime: stamp(v.Created),
+		VolumeID: v.ID, Size: v.SizeGiB, SnapshotID: v.SnapshotID, SourceID: v.SourceID, Zone: v.Zone, ZoneID: zoneID(v.Zone), Status: v.State, CreateTime: stamp(v.Created),
 		VolumeType: v.Type, Encrypted: v.Encrypted, KMSKeyID: v.KMSKeyID, MultiAttach: v.MultiAttach, Attachments: &set[attachmentItem]{},
 	}
 	if v.IOPS > 0 {

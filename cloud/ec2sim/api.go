@@ -151,6 +151,9 @@ func (s *Sim) execute(c *call, act action) ([]byte, error) {
 		return nil, errShutDown()
 	}
 	answer, err := act.do(s, c)
+	if s.closed { // While it copied data.
+		return nil, errShutDown()
+	}
 	s.save()
 	if err != nil {
 		return nil, err

@@ -76,7 +76,7 @@ func (s *Sim) attachVolume(c *call) (any, error) {
 	v.State = "in-use"
 	v.Attachments = append(v.Attachments, a)
 	s.touch(v)
-	s.freeze(c, v)
+	v.past.freeze(c, s.now())
 	if !a.Quirks.NeverAttached {
 		s.schedule(s.delays.Attach, event{Kind: evAttached, Volume: v.ID, Instance: i.ID})
 	}
@@ -246,7 +246,7 @@ func (s *Sim) detachVolume(c *call) (any, error) {
 		}
 	}
 	s.touch(v)
-	s.freeze(c, v)
+	v.past.freeze(c, s.now())
 	return attachmentAnswer{attachmentXML(v, a)}, nil
 }
 

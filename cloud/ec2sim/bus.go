@@ -29,6 +29,7 @@ type hardware interface {
 	release(devDir string, p plug)
 	removeSoon(loop int)
 	reap(loop int) bool
+	grow(devDir string, p plug, sizeGiB int64) error
 	forget(devDir string, p plug)
 	sweep(devDir string, keep map[string]bool)
 }
@@ -67,6 +68,9 @@ func (b bussed) release(devDir string, p plug) {
 		b.log.WithError(err).Warn("ec2sim: cannot take a device away")
 	}
 }
+
+// grow does nothing: a host with a Bus sees another size with the next attachment.
+func (bussed) grow(string, plug, int64) error { return nil }
 
 func (b bussed) forget(devDir string, p plug) { b.release(devDir, p) }
 

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
 // awsCLI is Debian's package awscli, or what PATH has.
@@ -41,16 +44,19 @@ func (b *bench) aws(args string) (out, complaint string) {
 	return strings.TrimSpace(stdout.String()), stderr.String()
 }
 
+// must is aws for a command that succeeds.
+func (b *bench) must(args string) string {
+	b.t.Helper()
+	out, complaint := b.aws(args)
+	if complaint != "" {
+		b.t.Fatalf("aws ec2 %s: %s", args, complaint)
+	}
+	return out
+}
+
 func TestTheAWSCLIDrivesAVolumeThroughItsLife(t *testing.T) {
 	b := newBench(t)
-	must := func(args string) string {
-		t.Helper()
-		out, complaint := b.aws(args)
-		if complaint != "" {
-			t.Fatalf("aws ec2 %s: %s", args, complaint)
-		}
-		return out
-	}
+	must := b.must
 	id := strings.Trim(must("create-volume --size 2 --volume-type gp3 --availability-zone us-sim-1a --query VolumeId "+
 		"--tag-specifications ResourceType=volume,Tags=[{Key=Name,Value=db},{Key=team,Value=x}]"), `"`)
 	must("wait volume-available --volume-ids " + id)
@@ -95,5 +101,51 @@ func TestTheAWSCLIDrivesAVolumeThroughItsLife(t *testing.T) {
 	}
 	if _, complaint := b.aws("create-volume --dry-run --size 2 --availability-zone us-sim-1a"); !strings.Contains(complaint, "(DryRunOperation)") {
 		t.Errorf("dry run: %s", complaint)
+	}
+}
+
+func TestTheAWSCLIMakesSnapshotsCopiesAndModifications(t *testing.T) {
+	b := newBench(t)
+	b.limits(func(l *Limits) {
+		l.Retention = []Retention{{Resource: "volume", For: time.Hour}, {Resource: "snapshot", For: time.Hour}}
+	})
+	id := b.volume()
+	bare := func(text string) string { return strings.Trim(text, `"`) }
+	snap := bare(b.must("create-snapshot --description nightly --query SnapshotId --tag-specifications ResourceType=snapshot,Tags=[{Key=slot,Value=1}] --volume-id " + id))
+	b.snapshotBecomes(snap, "completed")
+	if got := b.must("describe-snapshots --owner-ids self --output text --filters Name=tag:slot,Values=1 --query Snapshots[].[SnapshotId,VolumeId,State,Progress,VolumeSize,StorageTier]"); got !=
+		strings.Join([]string{snap, id, "completed", "100%", "1", "standard"}, "\t") {
+		t.Errorf("describe-snapshots: %q", got)
+	}
+	copied := bare(b.must("copy-volumes --volume-type gp3 --size 2 --query Volumes[0].VolumeId --source-volume-id " + id))
+	b.becomes(copied, "available")
+	if got := b.must("modify-volume --size 3 --output text --query VolumeModification.[ModificationState,OriginalSize,TargetSize] --volume-id " + id); got != "modifying\t1\t3" {
+		t.Errorf("modify-volume: %q", got)
+	}
+	b.modified(id, types.VolumeModificationStateCompleted)
+	if got := b.must("describe-volumes-modifications --output text --query VolumesModifications[].[VolumeId,ModificationState,Progress,TargetIops] --volume-ids " + id); got != id+"\tcompleted\t100\t3000" {
+		t.Errorf("describe-volumes-modifications: %q", got)
+	}
+	if got := b.must("describe-volume-status --output text --query VolumeStatuses[].[VolumeId,VolumeStatus.Status,InitializationStatusDetails.InitializationType] --volume-ids " + copied); got != copied+"\tok\tvolume-copy" {
+		t.Errorf("describe-volume-status: %q", got)
+	}
+	if _, err := b.ec2.DeleteSnapshot(within(t, time.Minute), &ec2.DeleteSnapshotInput{SnapshotId: &snap}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.must("list-snapshots-in-recycle-bin --output text --query Snapshots[].[SnapshotId,VolumeId,Description]"); got != snap+"\t"+id+"\tnightly" {
+		t.Errorf("list-snapshots-in-recycle-bin: %q", got)
+	}
+	if got := b.must("restore-snapshot-from-recycle-bin --query State --snapshot-id " + snap); got != `"completed"` {
+		t.Errorf("restore-snapshot-from-recycle-bin: %q", got)
+	}
+	if _, err := b.ec2.DeleteVolume(within(t, time.Minute), &ec2.DeleteVolumeInput{VolumeId: &copied}); err != nil {
+		t.Fatal(err)
+	}
+	b.becomes(copied, "gone")
+	if got := b.must("list-volumes-in-recycle-bin --output text --query Volumes[].[VolumeId,State,Size,SourceVolumeId]"); got != copied+"\tavailable\t2\t"+id {
+		t.Errorf("list-volumes-in-recycle-bin: %q", got)
+	}
+	if got := b.must("restore-volume-from-recycle-bin --query Return --volume-id " + copied); got != "true" {
+		t.Errorf("restore-volume-from-recycle-bin: %q", got)
 	}
 }

@@ -48,7 +48,7 @@ func Command() *cobra.Command {
 	for name, value := range o.delays.names() {
 		f.DurationVar(value, "delay-"+name, *value, delayHelp[name])
 	}
-	cmd.AddCommand(callsCommand(), faultCommand(), importCommand(), stateCommand())
+	cmd.AddCommand(callsCommand(), faultCommand(), importCommand(), stateCommand(), volumeStatusCommand())
 	return cmd
 }
 
@@ -57,6 +57,10 @@ var delayHelp = map[string]string{
 	"attach":     "from AttachVolume to attached",
 	"detach":     "from DetachVolume to detached",
 	"delete":     "from DeleteVolume to not found",
+	"snapshot":   "from CreateSnapshot to completed",
+	"initialize": "from available to all data there, of a volume made of a snapshot or another volume",
+	"modify":     "from ModifyVolume to optimizing: the volume has its new size",
+	"optimize":   "from optimizing to completed",
 	"start":      "from StartInstances or RunInstances to running",
 	"stop":       "from StopInstances to stopped",
 	"terminate":  "from TerminateInstances to terminated",

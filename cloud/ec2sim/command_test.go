@@ -33,6 +33,7 @@ func TestTheCommandServesOnASocketIsSteeredAndCleansUp(t *testing.T) {
 		return strings.TrimSpace(out)
 	}
 	id := must("import", "--size", "1", "--tag", "Name=x")
+	must("volume-status", id, "impaired")
 	must("fault", "error", "--action", "AttachVolume", "--code", "Oops", "--times", "-1")
 	var faults []Fault
 	if err := json.Unmarshal([]byte(must("fault", "--list")), &faults); err != nil || len(faults) != 1 || faults[0].Code != "Oops" || faults[0].Times != -1 {
@@ -45,8 +46,8 @@ func TestTheCommandServesOnASocketIsSteeredAndCleansUp(t *testing.T) {
 	if out, err := sim(t, "fault", "flood", "--endpoint", "unix:"+socket); err == nil || !strings.Contains(out, "lost-answer") {
 		t.Errorf("an unknown kind: %v, %s", err, out)
 	}
-	var state struct{ Volumes []struct{ ID string } }
-	if err := json.Unmarshal([]byte(must("state")), &state); err != nil || len(state.Volumes) != 1 || state.Volumes[0].ID != id {
+	var state struct{ Volumes []struct{ ID, Status string } }
+	if err := json.Unmarshal([]byte(must("state")), &state); err != nil || len(state.Volumes) != 1 || state.Volumes[0].ID != id || state.Volumes[0].Status != "impaired" {
 		t.Errorf("%+v, %v", state, err)
 	}
 	if got := must("calls", "--json"); got != "null" && got != "[]" {
@@ -137,6 +138,10 @@ func TestTheControlDoesWhatTheGoAPIDoes(t *testing.T) {
 		{"GET", "/_sim/instances", "", 200, `"stopped"`},
 		{"POST", "/_sim/volumes", `{"sizeGiB":1,"tags":{"Name":"x"}}`, 200, `"volumeId":"vol-`},
 		{"POST", "/_sim/volumes", `{"image":"/does/not/exist"}`, 400, "no such file"},
+		{"PUT", "/_sim/volumes/vol-0123456789abcdef0/status", `"ok"`, 400, "there is no volume"},
+		{"PUT", "/_sim/limits", `{"retention":[{"resource":"volume","for":"24h"}]}`, 200, `"for":"24h0m0s"`},
+		{"PUT", "/_sim/limits", `{"retention":[{"resource":"image","for":"24h"}]}`, 400, "volume or snapshot"},
+		{"GET", "/_sim/state", "", 200, `"recycleBin":{`},
 		{"GET", "/_sim/state", "", 200, `"pageSize":9`},
 		{"DELETE", "/_sim/calls", "", 204, ""},
 		{"GET", "/_sim/nothing", "", 404, ""},

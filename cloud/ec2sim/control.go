@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"path/filepath"
+	"slices"
 )
 
 // addControl adds the simulator's own API, JSON over HTTP, for what the Go API does in process.
@@ -64,6 +66,13 @@ func (s *Sim) addControl(mux *http.ServeMux) {
 				return nil, err
 			}
 			return nil, s.SetInstanceStatus(r.PathValue("id"), change)
+		},
+		"PUT /_sim/volumes/{id}/status": func(raw []byte, r *http.Request) (any, error) {
+			var status string
+			if err := strictJSON(raw, &status); err != nil {
+				return nil, err
+			}
+			return nil, s.SetVolumeStatus(r.PathValue("id"), status)
 		},
 		"POST /_sim/volumes": func(raw []byte, _ *http.Request) (any, error) {
 			var spec ImportSpec
@@ -128,21 +137,34 @@ func (s *Sim) controlInject(raw []byte, _ *http.Request) (any, error) {
 
 // stateView is what GET /_sim/state shows: the truth, without delays, for debugging.
 type stateView struct {
-	Dir       string       `json:"dir"`
-	Region    string       `json:"region"`
-	Account   string       `json:"account"`
-	Instances []Instance   `json:"instances"`
-	Volumes   []volumeView `json:"volumes"`
-	Events    []event      `json:"events"`
-	Delays    Delays       `json:"delays"`
-	Limits    Limits       `json:"limits"`
-	Faults    []Fault      `json:"faults"`
+	Dir        string         `json:"dir"`
+	Region     string         `json:"region"`
+	Account    string         `json:"account"`
+	Instances  []Instance     `json:"instances"`
+	Volumes    []volumeView   `json:"volumes"`
+	Snapshots  []snapshotView `json:"snapshots"`
+	RecycleBin recycled       `json:"recycleBin"`
+	Events     []event        `json:"events"`
+	Delays     Delays         `json:"delays"`
+	Limits     Limits         `json:"limits"`
+	Faults     []Fault        `json:"faults"`
 }
 
 type volumeView struct {
 	*volume
 	File    string   `json:"file"`
 	Devices []string `json:"devices,omitempty"` // on the hosts
+}
+
+type snapshotView struct {
+	*snapshot
+	File string `json:"file"`
+}
+
+// recycled is what is in the Recycle Bin.
+type recycled struct {
+	Volumes   []volumeView   `json:"volumes"`
+	Snapshots []snapshotView `json:"snapshots"`
 }
 
 func (s *Sim) controlState() stateView {
@@ -157,6 +179,16 @@ func (s *Sim) controlState() stateView {
 			}
 		}
 		out.Volumes = append(out.Volumes, view)
+	}
+	snapshots := func(all map[string]*snapshot) (views []snapshotView) {
+		for _, id := range slices.Sorted(maps.Keys(all)) {
+			views = append(views, snapshotView{all[id].clone(), s.SnapshotFile(id)})
+		}
+		return views
+	}
+	out.Snapshots, out.RecycleBin.Snapshots = snapshots(s.state.Snapshots), snapshots(s.state.Bin.Snapshots)
+	for _, id := range slices.Sorted(maps.Keys(s.state.Bin.Volumes)) {
+		out.RecycleBin.Volumes = append(out.RecycleBin.Volumes, volumeView{volume: s.state.Bin.Volumes[id].clone(), File: s.BackingFile(id)})
 	}
 	for _, e := range s.state.Events {
 		out.Events = append(out.Events, *e)

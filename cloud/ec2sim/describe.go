@@ -149,7 +149,7 @@ func (s *Sim) hosts(c *call, table filterTable[host], shows func(host) bool) ([]
 	for id, i := range s.state.Instances {
 		all[id] = host{Instance: i}
 	}
-	for _, v := range s.unhidden(c, s.seenVolumes()) {
+	for _, v := range unhidden(c, s.seenVolumes()) {
 		for _, a := range v.Attachments {
 			if h, ok := all[a.Instance]; ok {
 				h.volumes = append(h.volumes, v)

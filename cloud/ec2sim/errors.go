@@ -22,6 +22,10 @@ func errNoVolume(id string) *apiError {
 	return errorf(400, "InvalidVolume.NotFound", "The volume '%s' does not exist.", id)
 }
 
+func errNoSnapshot(id string) *apiError {
+	return errorf(400, "InvalidSnapshot.NotFound", "The snapshot '%s' does not exist.", id)
+}
+
 func errNoInstance(id string) *apiError {
 	return errorf(400, "InvalidInstanceID.NotFound", "The instance ID '%s' does not exist", id)
 }

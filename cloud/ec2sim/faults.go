@@ -14,7 +14,7 @@ type Fault struct {
 	ID       string        `json:"id,omitempty"`       // set by Inject if empty
 	Kind     string        `json:"kind"`               // see FaultKinds
 	Action   string        `json:"action,omitempty"`   // which calls; empty: those that the kind is made for, or any
-	Volume   string        `json:"volume,omitempty"`   // only calls that name this volume; empty: any
+	Volume   string        `json:"volume,omitempty"`   // only calls that name this volume or snapshot; empty: any
 	Instance string        `json:"instance,omitempty"` // only calls that name this instance or are signed by its role; empty: any
 	Skip     int           `json:"skip,omitempty"`     // let so many matching calls pass first
 	Times    int           `json:"times,omitempty"`    // how many calls it hits; 0 is once, -1 until it is removed
@@ -36,6 +36,8 @@ type faultKind struct {
 	onAttach func(f Fault, q *quirks)                                 // an attachment is being made
 	onDetach func(f Fault, q *quirks)                                 // an attachment is being ended
 	onPower  func(f Fault, i *Instance)                               // an instance is being stopped or ended
+	onSnap   func(f Fault, n *snapshot)                               // a snapshot is being made
+	onModify func(f Fault, m *modification)                           // a volume is being modified
 }
 
 var faultKinds = map[string]faultKind{
@@ -66,7 +68,7 @@ var faultKinds = map[string]faultKind{
 			}
 			return nil
 		}},
-	"invisible": {about: "what the call changes stays unseen by every Describe for duration; given for a Describe: the volume, or all volumes, are missing in it",
+	"invisible": {about: "what the call changes stays unseen by every Describe for duration; given for a Describe: the volume or snapshot, or all, are missing in it",
 		action: "CreateVolume",
 		check: func(f Fault, hits action) error {
 			if hits.mutating {
@@ -78,6 +80,10 @@ var faultKinds = map[string]faultKind{
 		onCreate: func(_ Fault, v *volume) { v.CreateFails = true }},
 	"kms-failed": {about: "the new volume vanishes instead of becoming available, as with a key that cannot be used", action: "CreateVolume",
 		onCreate: func(_ Fault, v *volume) { v.KMSBad = true }},
+	"snapshot-failed": {about: "the new snapshot ends in the state error", action: "CreateSnapshot",
+		onSnap: func(_ Fault, n *snapshot) { n.Fails = true }},
+	"modify-failed": {about: "the modification ends in the state failed, and the volume is as it was", action: "ModifyVolume",
+		onModify: func(f Fault, m *modification) { m.Fails, m.Message = true, f.Message }},
 	"stuck-attaching": {about: "the attachment stays attaching until it is detached", action: "AttachVolume",
 		onAttach: func(_ Fault, q *quirks) { q.NeverAttached = true }},
 	"stuck-detaching": {about: "the attachment stays detaching until it is detached by force", action: "DetachVolume",
@@ -205,7 +211,7 @@ func (f Fault) matches(c *call) bool {
 	if f.Action != "" && f.Action != c.action {
 		return false
 	}
-	named := slices.Concat([]string{c.params["VolumeId"], c.params["InstanceId"]}, c.params.list("VolumeId"), c.params.list("InstanceId"), c.params.list("ResourceId"))
+	named := slices.Concat([]string{c.params["VolumeId"], c.params["SourceVolumeId"], c.params["SnapshotId"], c.params["InstanceId"]}, c.params.list("VolumeId"), c.params.list("SnapshotId"), c.params.list("InstanceId"), c.params.list("ResourceId"))
 	// A Describe without IDs may show the volume: it matches.
 	open := len(slices.DeleteFunc(slices.Clone(named), func(s string) bool { return s == "" })) == 0
 	if f.Volume != "" && !slices.Contains(named, f.Volume) && (!open || actions[c.action].mutating) {
@@ -265,27 +271,20 @@ func (f Fault) onDetach(a *attachment) {
 	}
 }
 
+func (f Fault) onSnapshot(n *snapshot) {
+	if hook := faultKinds[f.Kind].onSnap; hook != nil {
+		hook(f, n)
+	}
+}
+
+func (f Fault) onModify(m *modification) {
+	if hook := faultKinds[f.Kind].onModify; hook != nil {
+		hook(f, m)
+	}
+}
+
 func (f Fault) onInstance(i *Instance) {
 	if hook := faultKinds[f.Kind].onPower; hook != nil {
 		hook(f, i)
 	}
-}
-
-// freeze hides what a call has changed in a volume if a fault says so. Callers hold s.mu.
-func (s *Sim) freeze(c *call, v *volume) {
-	for _, f := range c.faults {
-		if f.Kind == "invisible" {
-			v.frozenAt, v.frozenUntil = c.log.Time, s.now().Add(f.Duration)
-		}
-	}
-}
-
-// unhidden takes out of a Describe's volumes those that a fault hides.
-func (s *Sim) unhidden(c *call, all map[string]*volume) map[string]*volume {
-	for _, f := range c.faults {
-		if f.Kind == "invisible" {
-			maps.DeleteFunc(all, func(id string, _ *volume) bool { return f.Volume == "" || f.Volume == id })
-		}
-	}
-	return all
 }

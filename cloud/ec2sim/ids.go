@@ -35,6 +35,16 @@ func checkVolumeID(id string) error {
 	return nil
 }
 
+func checkSnapshotID(id string) error {
+	if !strings.HasPrefix(id, "snap-") {
+		return errorf(400, "InvalidParameterValue", "Value (%s) for parameter snapshotId is invalid. Expected: 'snap-...'.", id)
+	}
+	if !idPattern.MatchString(id) {
+		return errorf(400, "InvalidSnapshotID.Malformed", "Invalid id: \"%s\" (expecting \"snap-...\")", id)
+	}
+	return nil
+}
+
 func checkInstanceID(id string) error {
 	if !strings.HasPrefix(id, "i-") || !idPattern.MatchString(id) {
 		return errorf(400, "InvalidInstanceID.Malformed", "Invalid id: \"%s\" (expecting \"i-...\")", id)

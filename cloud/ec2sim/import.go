@@ -1,14 +1,11 @@
 package ec2sim
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // ImportSpec is a volume that is simply there, as if made long ago.
@@ -43,6 +40,7 @@ func (s *Sim) Import(spec ImportSpec) (string, error) {
 		return "", fmt.Errorf("ec2sim: import: no zone %q in region %s", v.Zone, s.cfg.Region)
 	}
 	var image *os.File
+	var length int64
 	if spec.Image != "" {
 		f, err := os.Open(spec.Image)
 		if err != nil {
@@ -60,7 +58,7 @@ func (s *Sim) Import(spec ImportSpec) (string, error) {
 		if v.SizeGiB < need {
 			return "", fmt.Errorf("ec2sim: import: %s needs %d GiB, not %d", spec.Image, need, v.SizeGiB)
 		}
-		image = f
+		image, length = f, size
 	}
 	if err := v.fit(); err != nil {
 		return "", fmt.Errorf("ec2sim: import: %w", err)
@@ -70,7 +68,7 @@ func (s *Sim) Import(spec ImportSpec) (string, error) {
 		return "", fmt.Errorf("ec2sim: import: %w", err)
 	}
 	if image != nil {
-		if err := copySparse(file, image); err != nil {
+		if err := fill(file, image, length); err != nil {
 			os.Remove(file)
 			return "", fmt.Errorf("ec2sim: import %s: %w", spec.Image, err)
 		}
@@ -84,39 +82,15 @@ func (s *Sim) Import(spec ImportSpec) (string, error) {
 	return v.ID, nil
 }
 
-// copySparse copies the parts of an image that are not holes.
-func copySparse(to string, image *os.File) error {
-	out, err := os.OpenFile(to, os.O_WRONLY, 0)
+// fill copies an image of a length into a file, to the disk.
+func fill(file string, image *os.File, length int64) error {
+	out, err := os.OpenFile(file, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
-	end, err := image.Seek(0, io.SeekEnd)
-	if err != nil {
+	if err := copySparse(out, image, length); err != nil {
 		return err
-	}
-	for at := int64(0); at < end; {
-		from, err := image.Seek(at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			break // A hole up to the end.
-		}
-		if err != nil {
-			from = at // This kind of file does not tell its holes.
-		}
-		until, err := image.Seek(from, unix.SEEK_HOLE)
-		if err != nil {
-			until = end
-		}
-		if _, err := out.Seek(from, io.SeekStart); err != nil {
-			return err
-		}
-		if _, err := image.Seek(from, io.SeekStart); err != nil {
-			return err
-		}
-		if _, err := io.CopyN(out, image, until-from); err != nil {
-			return err
-		}
-		at = until
 	}
 	return out.Sync()
 }

@@ -130,7 +130,7 @@ func (l *loops) create(file string) (cable *os.File, n int, added bool, err erro
 	return nil, 0, false, fmt.Errorf("bind a loop device to %s: %w", file, err)
 }
 
-// announce makes the kernel tell its listeners (uevent "change") that the device is there.
+// announce makes the kernel look how long the file is, and tell its listeners (uevent "change") of the device.
 func (l *loops) announce(cable *os.File) error {
 	return unix.IoctlSetInt(int(cable.Fd()), unix.LOOP_SET_CAPACITY, 0)
 }

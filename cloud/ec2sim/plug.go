@@ -181,6 +181,28 @@ func (d *disks) unplug(devDir string, p plug, force bool) (left bool, err error)
 // releasePatience is how long release waits for those who open every new device for a moment, such as udev.
 const releasePatience = 300 * time.Millisecond
 
+// grow gives a device the size that its file has now. The view of sysfs follows, and then the kernel's event once more, so that whoever waits
+// for it finds both.
+func (d *disks) grow(devDir string, p plug, sizeGiB int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	cable := d.cables[p.Loop]
+	if p.Node == 0 || cable == nil {
+		return nil
+	}
+	if err := d.loops.announce(cable); err != nil {
+		return fmt.Errorf("grow loop%d: %w", p.Loop, err)
+	}
+	size := filepath.Join(devDir, ".sysfs", "block", p.name(), "size")
+	if err := writeAtomically(size, fmt.Appendf(nil, "%d\n", sizeGiB<<30/512)); err != nil {
+		return err
+	}
+	if err := os.Chmod(size, 0o644); err != nil {
+		return err
+	}
+	return d.loops.announce(cable)
+}
+
 // release lets go of a device at the end of the simulator. One that the host uses stays, with its node, and can be adopted.
 func (d *disks) release(devDir string, p plug) {
 	d.mu.Lock()

@@ -2,6 +2,7 @@ package ec2sim
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -11,6 +12,7 @@ type event struct {
 	Kind     string    `json:"kind"` // a key of transitions
 	Volume   string    `json:"volume,omitempty"`
 	Instance string    `json:"instance,omitempty"`
+	Snapshot string    `json:"snapshot,omitempty"`
 	Loop     int       `json:"loop,omitempty"`
 
 	running bool
@@ -20,7 +22,7 @@ type event struct {
 // events of one volume run at the same time. What it returns, if not zero, is the time after which the same event comes again.
 type transition func(s *Sim, e *event) (again time.Duration)
 
-// transitions is the one table of what can happen to volumes and instances by themselves.
+// transitions is the one table of what can happen to volumes, snapshots and instances by themselves.
 var transitions = map[string]transition{
 	evCreated:   (*Sim).finishCreate,
 	evDeleted:   (*Sim).finishDelete,
@@ -30,6 +32,11 @@ var transitions = map[string]transition{
 	evDetached:  (*Sim).finishDetach,
 	evReaped:    (*Sim).finishReap,
 	evReset:     (*Sim).finishReset,
+	evModified:  (*Sim).finishModify,
+	evOptimized: (*Sim).finishOptimize,
+
+	evSnapshotted: (*Sim).finishSnapshot,
+	evPurged:      (*Sim).finishPurge,
 
 	evStarted:    (*Sim).finishStart,
 	evChecked:    (*Sim).finishChecks,
@@ -48,6 +55,11 @@ const (
 	evDetached  = "detached"  // detaching ends, or is busy while the host holds the device
 	evReaped    = "reaped"    // a device that was cut off under its holder is removed once the holder lets go
 	evReset     = "reset"     // the host of an attached volume is rebooted
+	evModified  = "modified"  // modifying becomes optimizing: the volume has its new form
+	evOptimized = "optimized" // optimizing becomes completed
+
+	evSnapshotted = "snapshotted" // pending becomes completed
+	evPurged      = "purged"      // something leaves the Recycle Bin for good
 
 	evStarted    = "started"    // pending becomes running
 	evChecked    = "checked"    // the first status checks of a started instance end
@@ -73,6 +85,12 @@ func (s *Sim) cancel(kind, volume, instance string) {
 		}
 	}
 	s.state.Events = kept
+	s.dirty = true
+}
+
+// cancelSnapshot removes the events of a kind that wait for one snapshot. Callers hold s.mu.
+func (s *Sim) cancelSnapshot(kind, snapshot string) {
+	s.state.Events = slices.DeleteFunc(s.state.Events, func(e *event) bool { return !e.running && e.Kind == kind && e.Snapshot == snapshot })
 	s.dirty = true
 }
 

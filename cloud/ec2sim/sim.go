@@ -17,7 +17,7 @@ import (
 
 // Config says what a simulator is. Only Dir is required.
 type Config struct {
-	Dir     string             // holds everything: state.json, volumes/, hosts/<instance ID>/dev, calls.log; made if missing
+	Dir     string             // holds everything: state.json, volumes/, snapshots/, hosts/<instance ID>/dev, calls.log; made if missing
 	Region  string             // default us-sim-1; its zones are a, b and c
 	Account string             // default 123456789012
 	Delays  Delays             // the zero value is DefaultDelays
@@ -31,6 +31,10 @@ type Delays struct {
 	Attach     time.Duration // from AttachVolume to attached; the device appears with it
 	Detach     time.Duration // from DetachVolume to detached, if the host has let go by then
 	Delete     time.Duration // from DeleteVolume to not found
+	Snapshot   time.Duration // from CreateSnapshot to completed
+	Initialize time.Duration // from available to all data there, of a volume made of a snapshot or of another volume
+	Modify     time.Duration // from ModifyVolume to optimizing: the volume has its new size
+	Optimize   time.Duration // from optimizing to completed
 	Start      time.Duration // from StartInstances or RunInstances to running, and of a reboot
 	Stop       time.Duration // from StopInstances to stopped
 	Terminate  time.Duration // from TerminateInstances to terminated
@@ -46,6 +50,10 @@ var DefaultDelays = Delays{
 	Attach:     1600 * time.Millisecond,
 	Detach:     1600 * time.Millisecond,
 	Delete:     500 * time.Millisecond,
+	Snapshot:   3 * time.Second,
+	Initialize: 10 * time.Second,
+	Modify:     1500 * time.Millisecond,
+	Optimize:   10 * time.Second,
 	Start:      3 * time.Second,
 	Stop:       4 * time.Second,
 	Terminate:  4 * time.Second,
@@ -74,10 +82,13 @@ type Sim struct {
 	changed  chan struct{} // closed and made anew whenever an instance changes its state
 	delays   Delays
 	gone     map[string]*volume // deleted, for reads that lag behind
+	patience time.Duration      // see writersPatience
 	faults   []*Fault
 	throttle map[string]*bucket
 	keys     map[string]string // access key of an instance's role -> instance ID
 	sessions map[string]session
+
+	goneSnapshots map[string]*snapshot
 
 	callsMu  sync.Mutex
 	calls    []Call
@@ -111,7 +122,7 @@ func New(cfg Config) (*Sim, error) {
 	}
 	s := &Sim{
 		cfg: cfg, log: cfg.Log, now: time.Now, wake: make(chan struct{}, 1), changed: make(chan struct{}), delays: cfg.Delays,
-		gone: map[string]*volume{}, throttle: map[string]*bucket{}, keys: map[string]string{}, sessions: map[string]session{},
+		gone: map[string]*volume{}, goneSnapshots: map[string]*snapshot{}, patience: writersPatience, throttle: map[string]*bucket{}, keys: map[string]string{}, sessions: map[string]session{},
 	}
 	if err := s.open(); err != nil {
 		if s.lock != nil {
@@ -127,8 +138,10 @@ func New(cfg Config) (*Sim, error) {
 }
 
 func (s *Sim) open() error {
-	if err := os.MkdirAll(filepath.Join(s.cfg.Dir, "volumes"), 0o700); err != nil {
-		return err
+	for _, folder := range []string{"volumes", "snapshots", "sources"} {
+		if err := os.MkdirAll(filepath.Join(s.cfg.Dir, folder), 0o700); err != nil {
+			return err
+		}
 	}
 	lock, err := os.OpenFile(filepath.Join(s.cfg.Dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -159,6 +172,7 @@ func (s *Sim) open() error {
 			return err
 		}
 	}
+	s.dropHalfMade()
 	s.restore()
 	s.save()
 	return nil
@@ -217,7 +231,7 @@ func (s *Sim) Destroy() error {
 	for _, n := range dead {
 		s.disk.removeSoon(n)
 	}
-	for _, name := range []string{"state.json", "calls.log", "lock", "volumes", "hosts", "nodes"} {
+	for _, name := range []string{"state.json", "calls.log", "lock", "volumes", "snapshots", "sources", "hosts", "nodes"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(s.cfg.Dir, name)))
 	}
 	os.Remove(s.cfg.Dir) // Succeeds when nothing else is in it.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -22,6 +23,8 @@ type state struct {
 	Secret    string                  `json:"secret"` // signs pagination tokens
 	Instances map[string]*Instance    `json:"instances"`
 	Volumes   map[string]*volume      `json:"volumes"`
+	Snapshots map[string]*snapshot    `json:"snapshots"`
+	Bin       recycleBin              `json:"recycleBin"`
 	Tokens    map[string]*clientToken `json:"clientTokens"`
 	Events    []*event                `json:"events"`
 	Limits    Limits                  `json:"limits"`
@@ -37,6 +40,7 @@ type volume struct {
 	IOPS        int64             `json:"iops,omitempty"`
 	Throughput  int64             `json:"throughput,omitempty"` // MiB/s
 	SnapshotID  string            `json:"snapshot,omitempty"`
+	SourceID    string            `json:"source,omitempty"` // the volume that it is a copy of
 	Encrypted   bool              `json:"encrypted,omitempty"`
 	KMSKeyID    string            `json:"kmsKey,omitempty"`
 	KMSBad      bool              `json:"kmsBad,omitempty"` // the key cannot be used: the volume vanishes instead of becoming available
@@ -46,9 +50,14 @@ type volume struct {
 	Tags        map[string]string `json:"tags,omitempty"`
 	Attachments []*attachment     `json:"attachments,omitempty"`
 
-	history     []version // for reads that lag behind; not kept on disk
-	frozenAt    time.Time // until frozenUntil, reads see the volume as it was then
-	frozenUntil time.Time
+	Initialized  time.Time     `json:"initialized,omitzero"` // when all data of a snapshot or a source will have come in
+	Status       string        `json:"status,omitempty"`     // what DescribeVolumeStatus says instead of ok
+	Modification *modification `json:"modification,omitempty"`
+	Modified     []time.Time   `json:"modified,omitempty"`   // the starts of its last modifications
+	Snapshotted  time.Time     `json:"snapshotted,omitzero"` // the last CreateSnapshot
+	Recycled     *stay         `json:"recycled,omitempty"`   // in the Recycle Bin
+
+	past past[volume]
 }
 
 // attachment is one instance's hold on a volume.
@@ -72,12 +81,6 @@ type quirks struct {
 	Serial        *string       `json:"serial,omitempty"`        // another serial than the volume's
 }
 
-// version is what a volume was from a moment on; volume is nil after its end.
-type version struct {
-	from   time.Time
-	volume *volume
-}
-
 // clientToken remembers which request used a ClientToken.
 type clientToken struct {
 	Params string    `json:"params"` // a hash
@@ -88,13 +91,15 @@ type clientToken struct {
 // tokenLife is how long EC2 remembers a ClientToken.
 const tokenLife = 12 * time.Hour
 
-// historyLife is how long the past of a volume is kept for reads that lag behind.
-const historyLife = 10 * time.Minute
-
 func (v *volume) clone() *volume {
 	c := *v
-	c.history = nil
+	c.past = past[volume]{}
 	c.Tags = maps.Clone(v.Tags)
+	c.Modified = slices.Clone(v.Modified)
+	if v.Modification != nil {
+		m := *v.Modification
+		c.Modification = &m
+	}
 	c.Attachments = make([]*attachment, 0, len(v.Attachments))
 	for _, a := range v.Attachments {
 		copied := *a
@@ -129,54 +134,29 @@ func (v *volume) drop(instance string) {
 
 // touch records that a volume has changed, for reads that lag behind, and that the state must be saved. Callers hold s.mu.
 func (s *Sim) touch(v *volume) {
-	s.remember(v, v.clone())
+	s.dirty = true
+	v.past.remember(s.now(), v.clone())
 }
 
-// forget removes a volume for good. Reads that lag behind may still see it. Callers hold s.mu.
+// forget removes a volume from what EC2 shows. Reads that lag behind may still see it. Callers hold s.mu.
 func (s *Sim) forget(v *volume) {
 	delete(s.state.Volumes, v.ID)
 	s.gone[v.ID] = v
-	s.remember(v, nil)
+	s.dirty = true
+	v.past.remember(s.now(), nil)
 	for id, g := range s.gone {
-		if s.now().Sub(g.history[len(g.history)-1].from) > historyLife {
+		if g.past.ended(s.now()) {
 			delete(s.gone, id)
 		}
 	}
 }
 
-func (s *Sim) remember(v *volume, now *volume) {
-	s.dirty = true
-	at := s.now()
-	first := 0
-	for i, h := range v.history {
-		if at.Sub(h.from) > historyLife {
-			first = i
-		}
-	}
-	v.history = append(v.history[first:], version{from: at, volume: now})
-}
-
-// seen returns a volume as a Describe sees it now, or nil. Callers hold s.mu and do not change the result.
-func (s *Sim) seen(v *volume) *volume {
-	now := s.now()
-	until := now.Add(-s.delays.Visible)
-	if now.Before(v.frozenUntil) {
-		until = v.frozenAt
-	}
-	for i := len(v.history) - 1; i >= 0; i-- {
-		if !v.history[i].from.After(until) {
-			return v.history[i].volume
-		}
-	}
-	return nil
-}
-
-// seenVolumes returns all volumes as a Describe sees them now. Callers hold s.mu.
+// seenVolumes returns all volumes as a Describe sees them now. Callers hold s.mu and do not change them.
 func (s *Sim) seenVolumes() map[string]*volume {
 	out := make(map[string]*volume, len(s.state.Volumes))
 	for _, all := range []map[string]*volume{s.state.Volumes, s.gone} {
 		for id, v := range all {
-			if view := s.seen(v); view != nil {
+			if view := v.past.seen(s.now(), s.delays.Visible); view != nil {
 				out[id] = view
 			}
 		}
@@ -188,7 +168,7 @@ func (s *Sim) seenVolumes() map[string]*volume {
 func (s *Sim) load() error {
 	s.state = state{
 		Format: stateFormat, Region: s.cfg.Region, Account: s.cfg.Account, Secret: randomHex(32),
-		Instances: map[string]*Instance{}, Volumes: map[string]*volume{}, Tokens: map[string]*clientToken{}, Limits: DefaultLimits(),
+		Instances: map[string]*Instance{}, Volumes: map[string]*volume{}, Snapshots: map[string]*snapshot{}, Tokens: map[string]*clientToken{}, Limits: DefaultLimits(),
 	}
 	raw, err := os.ReadFile(s.stateFile())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -213,7 +193,10 @@ func (s *Sim) load() error {
 		}
 	}
 	for _, v := range s.state.Volumes {
-		v.history = []version{{volume: v.clone()}}
+		v.past = loaded(v.clone())
+	}
+	for _, n := range s.state.Snapshots {
+		n.past = loaded(n.clone())
 	}
 	return nil
 }

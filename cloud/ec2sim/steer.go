@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -125,7 +126,7 @@ func faultCommand() *cobra.Command {
 	flags.BoolVar(&list, "list", false, "show the faults that can still hit")
 	flags.BoolVar(&clear, "clear", false, "remove all faults")
 	flags.StringVar(&f.Action, "action", "", "which calls, e.g. AttachVolume (default: those the kind is made for, or any)")
-	flags.StringVar(&f.Volume, "volume", "", "only calls that name this volume")
+	flags.StringVar(&f.Volume, "volume", "", "only calls that name this volume or snapshot")
 	flags.StringVar(&f.Instance, "instance", "", "only calls that name or come from this instance")
 	flags.IntVar(&f.Skip, "skip", 0, "let so many calls pass first")
 	flags.IntVar(&f.Times, "times", 1, "how many calls it hits; -1: until it is removed")
@@ -195,6 +196,16 @@ func importCommand() *cobra.Command {
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), made.VolumeID)
 		return nil
+	}
+	return cmd
+}
+
+func volumeStatusCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "volume-status VOLUME STATUS", Short: "Set what DescribeVolumeStatus says of a volume: ok, warning, impaired, insufficient-data",
+		Args: cobra.ExactArgs(2), SilenceUsage: true}
+	endpoint := endpointFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return steer(cmd.Context(), *endpoint, http.MethodPut, "/_sim/volumes/"+url.PathEscape(args[0])+"/status", args[1], nil)
 	}
 	return cmd
 }

@@ -87,7 +87,16 @@ func (s *Sim) taggables(c *call) ([]taggable, error) {
 			if v == nil {
 				return nil, errNoVolume(id)
 			}
-			out = append(out, taggable{id, "volume", &v.Tags, func() { s.touch(v); s.freeze(c, v) }})
+			out = append(out, taggable{id, "volume", &v.Tags, func() { s.touch(v); v.past.freeze(c, s.now()) }})
+		case strings.HasPrefix(id, "snap-"):
+			if err := checkSnapshotID(id); err != nil {
+				return nil, err
+			}
+			n := s.state.Snapshots[id]
+			if n == nil {
+				return nil, errNoSnapshot(id)
+			}
+			out = append(out, taggable{id, "snapshot", &n.Tags, func() { s.touchSnapshot(n); n.past.freeze(c, s.now()) }})
 		case strings.HasPrefix(id, "i-"):
 			i := s.state.Instances[id]
 			if i == nil {
@@ -194,8 +203,11 @@ func (s *Sim) describeTags(c *call) (any, error) {
 			}
 		}
 	}
-	for _, v := range s.unhidden(c, s.seenVolumes()) {
+	for _, v := range unhidden(c, s.seenVolumes()) {
 		add(v.ID, "volume", v.Tags)
+	}
+	for _, n := range unhidden(c, s.seenSnapshots()) {
+		add(n.ID, "snapshot", n.Tags)
 	}
 	for _, i := range s.state.Instances {
 		add(i.ID, "instance", i.Tags)

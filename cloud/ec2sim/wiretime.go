@@ -10,7 +10,7 @@ import (
 // names gives each delay its name in JSON and on the command line.
 func (d *Delays) names() map[string]*time.Duration {
 	return map[string]*time.Duration{
-		"create": &d.Create, "attach": &d.Attach, "detach": &d.Detach, "delete": &d.Delete, "visible": &d.Visible, "call": &d.Call,
+		"create": &d.Create, "attach": &d.Attach, "detach": &d.Detach, "delete": &d.Delete, "snapshot": &d.Snapshot, "initialize": &d.Initialize, "modify": &d.Modify, "optimize": &d.Optimize, "visible": &d.Visible, "call": &d.Call,
 		"start": &d.Start, "stop": &d.Stop, "terminate": &d.Terminate, "checks": &d.Checks, "terminated": &d.Terminated,
 	}
 }
@@ -84,4 +84,34 @@ func strictJSON(raw []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
 	return d.Decode(into)
+}
+
+// retentionFields is Retention without its methods.
+type retentionFields Retention
+
+type retentionJSON struct {
+	*retentionFields
+	For string `json:"for"`
+}
+
+// MarshalJSON writes the time as a text.
+func (r Retention) MarshalJSON() ([]byte, error) {
+	return json.Marshal(retentionJSON{(*retentionFields)(&r), r.For.String()})
+}
+
+// UnmarshalJSON reads the time as a text such as "24h"; a rule that would keep nothing is refused.
+func (r *Retention) UnmarshalJSON(raw []byte) error {
+	in := retentionJSON{retentionFields: (*retentionFields)(r)}
+	if err := strictJSON(raw, &in); err != nil {
+		return err
+	}
+	if r.Resource != "volume" && r.Resource != "snapshot" {
+		return fmt.Errorf("retention: the resource is volume or snapshot, not %q", r.Resource)
+	}
+	parsed, err := time.ParseDuration(in.For)
+	if err != nil || parsed <= 0 {
+		return fmt.Errorf("retention: %q is not a duration such as 24h", in.For)
+	}
+	r.For = parsed
+	return nil
 }
