@@ -64,7 +64,7 @@ func serve(ctx context.Context, socket, state string) error {
 	if err != nil {
 		return err
 	}
-	server := &driver.Server{Manager: manager, Log: log, Version: version}
+	server := &driver.Server{Manager: manager, Log: log, Version: version, Getenv: os.Getenv, RecentLog: out.Recent}
 	// The work in the background outlives the signal: it ends in Shutdown, in order.
 	manager.Start(context.WithoutCancel(ctx))
 	failed := make(chan error, 1)

@@ -89,7 +89,7 @@ func (c *client) read(ctx context.Context, verb string, answer io.Reader, out an
 func (c *client) unreachable(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w (%w)", needsRoot(c.socket), fs.ErrPermission)
+		return needsRoot(c.socket)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("there is no socket %s: is the plugin enabled? See `docker plugin ls`", c.socket)
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -103,5 +103,5 @@ func socketsIn(dir string) ([]string, error) {
 }
 
 func needsRoot(path string) error {
-	return fmt.Errorf("%s: permission denied: the plugin's socket is for root only, run this as root (sudo)", path)
+	return fmt.Errorf("%s: %w: the plugin's socket is for root only, run this as root (sudo)", path, fs.ErrPermission)
 }

@@ -46,6 +46,8 @@ func (s *Server) verbs() map[string]verb {
 		"Explain": takes(s.Manager.explain),
 		"Holder":  takes(s.Manager.holder),
 		"Detach":  takes(s.Manager.detachFor),
+		"Doctor":  takes(s.Manager.doctor),
+		"Support": takes(s.support),
 		"Drain":   takes(s.Manager.drain),
 
 		"Profiles":      takes(s.Manager.listProfiles),

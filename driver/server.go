@@ -38,6 +38,10 @@ type Server struct {
 	Log     logrus.FieldLogger
 	Version string // told to those who ask by `blockvol VERB`
 
+	// For archives for support; nil: there is nothing to tell.
+	Getenv    func(string) string // the settings as they were given
+	RecentLog func() []byte       // the last lines of the log
+
 	once     sync.Once
 	http     *http.Server
 	ends     context.Context // ends when Shutdown begins

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,32 @@ type Writer struct {
 	lines   chan []byte
 	done    chan struct{}
 	dropped atomic.Int64
+
+	mu     sync.Mutex
+	recent [][]byte // the last lines, also those that were dropped
+	size   int      // of recent, in bytes
+}
+
+// keep is how much of the log Recent returns, in bytes.
+const keep = 256 << 10
+
+// Recent returns the last lines that were written, whether anybody has read them or not.
+func (w *Writer) Recent() []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return bytes.Join(w.recent, nil)
+}
+
+// remember keeps a line for Recent.
+func (w *Writer) remember(line []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.recent = append(w.recent, line)
+	w.size += len(line)
+	for w.size > keep {
+		w.size -= len(w.recent[0])
+		w.recent = w.recent[1:]
+	}
 }
 
 // NewWriter starts a Writer.
@@ -42,6 +69,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	if len(line) > maxLine {
 		line = append(line[:maxLine-len(cut)], cut...)
 	}
+	w.remember(line)
 	select {
 	case w.lines <- line:
 	default:

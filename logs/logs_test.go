@@ -2,6 +2,8 @@ package logs
 
 import (
 	"bytes"
+	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -74,5 +76,22 @@ func TestClosingWaitsForAStuckReaderNoLongerThanTold(t *testing.T) {
 	case <-done:
 	case <-time.After(time.Minute):
 		t.Fatal("closing waits for ever")
+	}
+}
+
+func TestTheLastLinesAreKeptAlsoThoseThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	never, end := io.Pipe() // nobody reads
+	defer never.Close()
+	defer end.Close()
+	w := NewWriter(end)
+	line := strings.Repeat("x", 1023) + "\n"
+	for range 2 * keep / len(line) {
+		fmt.Fprint(w, line)
+	}
+	fmt.Fprint(w, "last\n")
+	got := string(w.Recent())
+	if len(got) > keep || len(got) < keep-2*len(line) || !strings.HasSuffix(got, line+"last\n") {
+		t.Errorf("%d bytes are kept, ending with %q", len(got), got[max(0, len(got)-20):])
 	}
 }
