@@ -36,7 +36,7 @@ type Cloud interface {
 	// Create makes the volume that spec describes, or finds the one that an earlier or concurrent Create of the same name made,
 	// and returns when it can be attached. One name is one volume: Create may be repeated after any failure, and after a Delete.
 	// A volume of that name which differs from spec is returned together with no error when it was already there: the caller
-	// compares. Create never deletes anything.
+	// compares. Create never deletes a volume.
 	Create(ctx context.Context, spec Spec) (Volume, error)
 
 	// Delete deletes a volume that is attached nowhere. It returns when the provider has accepted; ErrNotFound when it was gone
@@ -82,6 +82,10 @@ type Cloud interface {
 	// WaitDetached waits until the volume has no attachment to this host. Waits of many volumes share requests. An attachment that
 	// the provider reports as busy (the host has not let go) is ErrBusy as soon as it is seen.
 	WaitDetached(ctx context.Context, id string) error
+
+	Snapshotter
+	Modifier
+	RecycleBin
 }
 
 // Host is the machine blockvol runs on.
@@ -242,7 +246,9 @@ func (v Volume) Elsewhere(host string) (Attachment, bool) {
 // may depend on a host or on the time.
 type Spec struct {
 	Name       string
-	SizeGiB    int64
+	SizeGiB    int64  // 0 with one of the two below: as large as that
+	SnapshotID string // a snapshot that the volume is made of, of any owner; it must be completed
+	SourceID   string // a volume of the cluster that it becomes a copy of, as that is during the Create; where the provider cannot copy, by way of a snapshot
 	Type       string
 	IOPS       int64 // 0: the type's default
 	Throughput int64 // MiB/s; 0: the type's default

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // The errors of a provider, for errors.Is. What a provider returns wraps one of them with a text for the user.
@@ -24,8 +25,9 @@ var (
 	ErrInvalid     = errors.New("invalid request")
 	ErrKMS         = errors.New("encryption key cannot be used")
 	ErrVanished    = errors.New("volume vanished while it was being created")
-	ErrUnavailable = errors.New("provider cannot be reached") // network, time-out, 5xx: nothing is known
-	ErrConfig      = errors.New("blockvol is not configured") // a setting is missing or wrong
+	ErrTooSoon     = errors.New("volume cannot be modified again yet") // see TooSoonError
+	ErrUnavailable = errors.New("provider cannot be reached")          // network, time-out, 5xx: nothing is known
+	ErrConfig      = errors.New("blockvol is not configured")          // a setting is missing or wrong
 )
 
 // AmbiguousError says that several volumes of the cluster have one name. None of them is used or deleted until a person decides.
@@ -63,6 +65,32 @@ func (e *HolderError) Error() string {
 
 // Is makes errors.Is(err, ErrInUse) true.
 func (e *HolderError) Is(target error) bool { return target == ErrInUse }
+
+// TooSoonError says that a volume was modified so lately, or so often, that it cannot be modified now.
+type TooSoonError struct {
+	Volume, ID string
+	Last       Modification // the latest one
+	Next       time.Time    // when the provider allows the next one; zero: when the latest one is completed
+	Cause      error        // what the provider said
+}
+
+func (e *TooSoonError) Error() string {
+	text := fmt.Sprintf("volume %q (%s) cannot be modified yet: ", e.Volume, e.ID)
+	if !e.Next.IsZero() {
+		return text + fmt.Sprintf("the provider allows only some modifications of one volume a day, and the next one from %s on", e.Next.UTC().Format(time.RFC3339))
+	}
+	text += fmt.Sprintf("the modification of %s is still %s", e.Last.Started.UTC().Format(time.RFC3339), e.Last.State)
+	if e.Last.State == ModifyOptimizing {
+		text += fmt.Sprintf(" (%d %%; the volume has its new size already)", e.Last.Progress)
+	}
+	return text + "; try again when it is completed, which takes minutes to hours with the size of the volume"
+}
+
+// Is makes errors.Is(err, ErrTooSoon) true.
+func (e *TooSoonError) Is(target error) bool { return target == ErrTooSoon }
+
+// Unwrap returns what the provider said.
+func (e *TooSoonError) Unwrap() error { return e.Cause }
 
 // Error is a provider's refusal told for the user: Text is the whole sentence, Kind the sentinel, Cause what the provider said.
 type Error struct {

@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/smithy-go"
+
+	"github.com/blockvol/blockvol/cloud"
 )
 
 // api is every EC2 action blockvol uses. The IAM policies in docs allow exactly these.
@@ -26,12 +28,32 @@ type api interface {
 	DescribeInstanceStatus(context.Context, *ec2.DescribeInstanceStatusInput, ...func(*ec2.Options)) (*ec2.DescribeInstanceStatusOutput, error)
 	DescribeInstanceAttribute(context.Context, *ec2.DescribeInstanceAttributeInput, ...func(*ec2.Options)) (*ec2.DescribeInstanceAttributeOutput, error)
 	StopInstances(context.Context, *ec2.StopInstancesInput, ...func(*ec2.Options)) (*ec2.StopInstancesOutput, error)
+	CopyVolumes(context.Context, *ec2.CopyVolumesInput, ...func(*ec2.Options)) (*ec2.CopyVolumesOutput, error)
+	ModifyVolume(context.Context, *ec2.ModifyVolumeInput, ...func(*ec2.Options)) (*ec2.ModifyVolumeOutput, error)
+	DescribeVolumesModifications(context.Context, *ec2.DescribeVolumesModificationsInput, ...func(*ec2.Options)) (*ec2.DescribeVolumesModificationsOutput, error)
+	CreateSnapshot(context.Context, *ec2.CreateSnapshotInput, ...func(*ec2.Options)) (*ec2.CreateSnapshotOutput, error)
+	DeleteSnapshot(context.Context, *ec2.DeleteSnapshotInput, ...func(*ec2.Options)) (*ec2.DeleteSnapshotOutput, error)
+	DescribeSnapshots(context.Context, *ec2.DescribeSnapshotsInput, ...func(*ec2.Options)) (*ec2.DescribeSnapshotsOutput, error)
+	ListVolumesInRecycleBin(context.Context, *ec2.ListVolumesInRecycleBinInput, ...func(*ec2.Options)) (*ec2.ListVolumesInRecycleBinOutput, error)
+	RestoreVolumeFromRecycleBin(context.Context, *ec2.RestoreVolumeFromRecycleBinInput, ...func(*ec2.Options)) (*ec2.RestoreVolumeFromRecycleBinOutput, error)
+	ListSnapshotsInRecycleBin(context.Context, *ec2.ListSnapshotsInRecycleBinInput, ...func(*ec2.Options)) (*ec2.ListSnapshotsInRecycleBinOutput, error)
+	RestoreSnapshotFromRecycleBin(context.Context, *ec2.RestoreSnapshotFromRecycleBinInput, ...func(*ec2.Options)) (*ec2.RestoreSnapshotFromRecycleBinOutput, error)
 	DescribeInstanceTypes(context.Context, *ec2.DescribeInstanceTypesInput, ...func(*ec2.Options)) (*ec2.DescribeInstanceTypesOutput, error)
 }
 
-// The actions that change something have a token bucket each [EC2 throttles per action]. Repeating them is harmless: CreateVolume carries
-// a client token, the others name what they want to be true.
-var mutating = []string{"CreateVolume", "DeleteVolume", "AttachVolume", "DetachVolume", "CreateTags", "StopInstances"}
+// The actions that change something have a token bucket each [EC2 throttles per action]. Repeating them is harmless: CreateVolume and
+// CopyVolumes carry a client token, the others name what they want to be true. CreateSnapshot does not: see once.
+var mutating = []string{"CreateVolume", "DeleteVolume", "AttachVolume", "DetachVolume", "CreateTags", "StopInstances", "CopyVolumes", "ModifyVolume", "CreateSnapshot",
+	"DeleteSnapshot", "RestoreVolumeFromRecycleBin", "RestoreSnapshotFromRecycleBin"}
+
+// separately are the actions that only docs/iam-snapshots.json allows.
+var separately = map[string]bool{
+	"CopyVolumes": true, "ModifyVolume": true, "DescribeVolumesModifications": true, "CreateSnapshot": true, "DeleteSnapshot": true, "DescribeSnapshots": true,
+	"ListVolumesInRecycleBin": true, "RestoreVolumeFromRecycleBin": true, "ListSnapshotsInRecycleBin": true, "RestoreSnapshotFromRecycleBin": true,
+}
+
+// once are the actions that are repeated only if EC2 has said that it did nothing; their callers find out about the rest.
+var once = map[string]bool{"CreateSnapshot": true}
 
 // reading is the key of the retryer that all other actions share.
 const reading = "read"
@@ -51,9 +73,21 @@ func makeRetryers(maxBackoff time.Duration) map[string]aws.RetryerV2 {
 	for _, action := range mutating {
 		made[action] = recorder{retry.NewAdaptiveMode(func(o *retry.AdaptiveModeOptions) {
 			o.StandardOptions = append(o.StandardOptions, standard)
+			if once[action] {
+				o.StandardOptions = append(o.StandardOptions, func(o *retry.StandardOptions) {
+					o.Retryables = []retry.IsErrorRetryable{retry.IsErrorRetryableFunc(throttled)}
+				})
+			}
 		})}
 	}
 	return made
+}
+
+// throttled is true for answers that say that nothing was done because of too many calls.
+func throttled(err error) aws.Ternary {
+	code, _ := apiCode(err)
+	m, known := codes[code]
+	return aws.BoolTernary(known && m.kind == cloud.ErrThrottled && !m.final)
 }
 
 // notFinal keeps the SDK from repeating answers that come with status 5xx and will not change within the life of a request.

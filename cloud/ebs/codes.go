@@ -7,7 +7,7 @@ type meaning struct {
 	kind   error  // the sentinel
 	cause  string // what is the matter, as a clause
 	advice string // the way out, as a clause
-	final  bool   // comes with status 5xx although repeating the call is of no use
+	final  bool   // repeating the call at once is of no use, although its status or kind looks so
 }
 
 // codes is the one table of EC2's error codes. A code that is not in it is told by its HTTP status.
@@ -93,7 +93,26 @@ var codes = map[string]meaning{
 	"InvalidDevice.InUse": {kind: cloud.ErrState, cause: "every device name that was tried is in use on the instance",
 		advice: "detach volumes that are not used any more"},
 
+	"InvalidSnapshot.InUse": {kind: cloud.ErrState, cause: "something uses the snapshot, such as an AMI",
+		advice: "deregister the AMI that EC2's message names, then delete the snapshot"},
+	"IncorrectModificationState": {kind: cloud.ErrTooSoon, cause: "the last modification of the volume is not completed",
+		advice: "try again when it is, which takes minutes to hours with the size of the volume"},
+	"VolumeModificationRateExceeded": {kind: cloud.ErrTooSoon, cause: "the volume was modified as often as EC2 allows in 24 hours",
+		advice: "try again at the time that EC2's message names, or a day after the first of the last modifications"},
+	"InvalidVolumeModification.NotFound": {kind: cloud.ErrState, cause: "the volume was never modified",
+		advice: "nothing has to be done"},
+	"SnapshotCreationPerVolumeRateExceeded": {kind: cloud.ErrThrottled, cause: "the last snapshot of the volume is only seconds old", final: true,
+		advice: "try again in 15 seconds"},
+	"ConcurrentSnapshotLimitExceeded": {kind: cloud.ErrThrottled, cause: "the volume has as many pending snapshots as EC2 allows", final: true,
+		advice: "try again when one of them is completed"},
+
 	// Limits.
+	"SnapshotLimitExceeded": {kind: cloud.ErrQuota, cause: "the account's limit for snapshots is reached in this region",
+		advice: "delete snapshots that are not needed or ask for a higher limit in Service Quotas (Amazon EBS)"},
+	"ResourceLimitExceeded": {kind: cloud.ErrQuota, cause: "a limit of the account is reached",
+		advice: "look for the limit in Service Quotas (Amazon EBS)"},
+	"VolumeModificationSizeLimitExceeded": {kind: cloud.ErrQuota, cause: "the account's limit for modifying volumes of this type is reached in this region",
+		advice: "ask for a higher limit in Service Quotas (Amazon EBS), or modify fewer volumes at a time"},
 	"AttachmentLimitExceeded": {kind: cloud.ErrLimit, cause: "this instance can take no more volumes",
 		advice: "stop a container that uses another volume, run this one on another host, or use a larger instance type"},
 	"VolumeLimitExceeded": {kind: cloud.ErrQuota, cause: "the account's limit for EBS storage of this type is reached in this region",
@@ -134,6 +153,8 @@ var codes = map[string]meaning{
 		advice: "see EC2's message; the volume may belong to an AWS service, or be the root volume"},
 	"ValidationError": {kind: cloud.ErrInvalid, cause: "EC2 does not take the request",
 		advice: "change the option that EC2's message names"},
+	"InvalidSnapshotID.Malformed": {kind: cloud.ErrInvalid, cause: "this is not a snapshot ID",
+		advice: "snapshot IDs look like snap-0123456789abcdef0"},
 	"InvalidSnapshot.NotFound": {kind: cloud.ErrInvalid, cause: "there is no such snapshot",
 		advice: "check its ID, region and account"},
 	"InvalidAction": {kind: cloud.ErrConfig, cause: "the endpoint is no EC2, or an emulator that does not know this action",

@@ -13,13 +13,14 @@ import (
 )
 
 // The tags that make a volume ours. All tags of blockvol start with the prefix; what follows it is the key in Volume.Attrs, except for
-// the three below, which belong to this package.
+// those below, which belong to this package.
 const (
 	prefix     = "blockvol:"
 	tagCluster = prefix + "cluster"
 	tagName    = prefix + "name"
 	tagSchema  = prefix + "schema"
-	tagConsole = "Name" // what the EC2 console shows
+	tagSlot    = prefix + "slot" // of a snapshot: see cloud.SnapshotSpec
+	tagConsole = "Name"          // what the EC2 console shows
 
 	schema = "1" // of the tags; a volume without it has this one, a volume with another one was made by a newer blockvol
 
@@ -31,7 +32,7 @@ const (
 // reserved reports whether an attribute belongs to this package.
 func reserved(attr string) bool {
 	switch prefix + attr {
-	case tagCluster, tagName, tagSchema:
+	case tagCluster, tagName, tagSchema, tagSlot:
 		return true
 	}
 	return false
@@ -54,35 +55,15 @@ func toVolume(cluster string, v types.Volume) (volume cloud.Volume, ours bool) {
 		SnapshotID:  aws.ToString(v.SnapshotId),
 		MultiAttach: aws.ToBool(v.MultiAttachEnabled),
 		Created:     aws.ToTime(v.CreateTime),
-		Attrs:       map[string]string{},
-		Tags:        map[string]string{},
 	}
 	if volume.SnapshotID == "" {
 		volume.SnapshotID = aws.ToString(v.SourceVolumeId)
 	}
-	known, found := true, ""
-	for _, tag := range v.Tags {
-		key, value := aws.ToString(tag.Key), aws.ToString(tag.Value)
-		switch attr, blockvol := strings.CutPrefix(key, prefix); {
-		case key == tagCluster:
-			ours = value == cluster
-		case key == tagName:
-			volume.Name = value
-		case key == tagSchema:
-			known = value == schema || value == ""
-			found = value
-		case blockvol:
-			volume.Attrs[attr] = value
-		default:
-			volume.Tags[key] = value
-		}
-	}
-	if !known {
+	t := readTags(cluster, v.Tags)
+	volume.Name, volume.Attrs, volume.Tags = t.name, t.attrs, t.others
+	if t.newer != "" {
 		volume.Newer = cloud.Errorf(cloud.ErrState, "volume %q (%s) was made by a newer blockvol: its tag %s is %s, and this version knows %s; "+
-			"it is neither used nor changed here until you upgrade the plugin on this host", volume.Name, id, tagSchema, found, schema)
-	}
-	if volume.Tags[tagConsole] == volume.Name {
-		delete(volume.Tags, tagConsole)
+			"it is neither used nor changed here until you upgrade the plugin on this host", volume.Name, id, tagSchema, t.newer, schema)
 	}
 	for _, a := range v.Attachments {
 		if a.State == types.VolumeAttachmentStateDetached {
@@ -95,7 +76,43 @@ func toVolume(cluster string, v types.Volume) (volume cloud.Volume, ours bool) {
 			Since:  aws.ToTime(a.AttachTime),
 		})
 	}
-	return volume, ours && volume.Name != ""
+	return volume, t.ours && volume.Name != ""
+}
+
+// readTags sorts the tags of a volume or a snapshot.
+func readTags(cluster string, tags []types.Tag) (t sortedTags) {
+	t.attrs, t.others = map[string]string{}, map[string]string{}
+	for _, tag := range tags {
+		key, value := aws.ToString(tag.Key), aws.ToString(tag.Value)
+		switch attr, blockvol := strings.CutPrefix(key, prefix); {
+		case key == tagCluster:
+			t.ours = value == cluster
+		case key == tagName:
+			t.name = value
+		case key == tagSlot:
+			t.slot = value
+		case key == tagSchema:
+			if value != schema {
+				t.newer = value
+			}
+		case blockvol:
+			t.attrs[attr] = value
+		default:
+			t.others[key] = value
+		}
+	}
+	if t.others[tagConsole] == t.name {
+		delete(t.others, tagConsole)
+	}
+	return t
+}
+
+// sortedTags is what the tags of a volume or a snapshot say.
+type sortedTags struct {
+	ours          bool // of the cluster
+	name, slot    string
+	newer         string // the schema, if this version does not know it
+	attrs, others map[string]string
 }
 
 // createInput is the request for a volume. It depends on the cluster, the spec and the token alone, and is the same on every host:
@@ -112,9 +129,14 @@ func createInput(cluster string, spec cloud.Spec, token string) *ec2.CreateVolum
 	in := &ec2.CreateVolumeInput{
 		ClientToken:       aws.String(token),
 		AvailabilityZone:  aws.String(spec.Zone),
-		Size:              aws.Int32(int32(spec.SizeGiB)),
 		VolumeType:        types.VolumeType(spec.Type),
 		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeVolume, Tags: toTags(tags)}},
+	}
+	if spec.SizeGiB != 0 {
+		in.Size = aws.Int32(int32(spec.SizeGiB))
+	}
+	if spec.SnapshotID != "" {
+		in.SnapshotId = aws.String(spec.SnapshotID)
 	}
 	if spec.IOPS != 0 {
 		in.Iops = aws.Int32(int32(spec.IOPS))
@@ -129,6 +151,15 @@ func createInput(cluster string, spec cloud.Spec, token string) *ec2.CreateVolum
 		in.KmsKeyId = aws.String(spec.KMSKeyID)
 	}
 	return in
+}
+
+// copyInput is the request for a copy of a volume, with the same properties as createInput.
+func copyInput(cluster string, spec cloud.Spec, token string) *ec2.CopyVolumesInput {
+	in := createInput(cluster, spec, token)
+	return &ec2.CopyVolumesInput{
+		SourceVolumeId: aws.String(spec.SourceID), ClientToken: in.ClientToken, Size: in.Size, VolumeType: in.VolumeType, Iops: in.Iops, Throughput: in.Throughput,
+		Encrypted: in.Encrypted, KmsKeyId: in.KmsKeyId, TagSpecifications: in.TagSpecifications,
+	}
 }
 
 // toTags returns the tags in the order of their keys.

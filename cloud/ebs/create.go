@@ -7,8 +7,6 @@ import (
 	"math"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-
 	"github.com/blockvol/blockvol/cloud"
 )
 
@@ -29,19 +27,27 @@ func (c *Client) create(ctx context.Context, spec cloud.Spec) (cloud.Volume, err
 	if err := checkSpec(spec); err != nil {
 		return cloud.Volume{}, err
 	}
+	if spec.SourceID != "" {
+		return c.clone(ctx, spec)
+	}
+	return c.makeVolume(ctx, spec)
+}
+
+// makeVolume asks EC2 for the volume until it is there, with one token after the other.
+func (c *Client) makeVolume(ctx context.Context, spec cloud.Spec) (cloud.Volume, error) {
 	ec2api, err := c.getAPI(ctx)
 	if err != nil {
 		return cloud.Volume{}, err
 	}
 	n, absent := c.tokens.current(spec.Name)
 	for {
-		out, err := invoke(ctx, c, "CreateVolume", ec2api.CreateVolume, createInput(c.cfg.Cluster, spec, c.tokens.token(spec.Name, n)))
+		id, state, encrypted, err := c.ask(ctx, ec2api, spec, n)
 		switch {
-		case err == nil && ending(cloud.State(out.State)):
+		case err == nil && ending(state):
 			// The token's volume still exists, but not for long.
 			c.tokens.burn(spec.Name, n)
 		case err == nil:
-			made := creation{spec: spec, id: aws.ToString(out.VolumeId), n: n, encrypted: aws.ToBool(out.Encrypted), state: cloud.State(out.State)}
+			made := creation{spec: spec, id: id, n: n, encrypted: encrypted, state: state}
 			made.first = c.timing.FirstPoll
 			if made.state != cloud.Creating {
 				made.first = 0
@@ -90,6 +96,11 @@ func checkSpec(spec cloud.Spec) error {
 		return bad("the name must have 1 to %d characters", maxTagValue)
 	case spec.Zone == "":
 		return bad("no availability zone was given")
+	case spec.SnapshotID != "" && spec.SourceID != "":
+		return bad("it cannot be made of a snapshot (%s) and of a volume (%s)", spec.SnapshotID, spec.SourceID)
+	case spec.SnapshotID != "" && !snapshotID.MatchString(spec.SnapshotID):
+		return bad("%q is no snapshot ID; they look like snap-0123456789abcdef0", spec.SnapshotID)
+	case spec.SizeGiB == 0 && (spec.SnapshotID != "" || spec.SourceID != ""):
 	case spec.SizeGiB < 1 || spec.SizeGiB > math.MaxInt32:
 		return bad("a size of %d GiB is impossible", spec.SizeGiB)
 	case spec.IOPS < 0 || spec.IOPS > math.MaxInt32 || spec.Throughput < 0 || spec.Throughput > math.MaxInt32:

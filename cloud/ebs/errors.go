@@ -45,7 +45,8 @@ func (c *Client) explain(action string, r ref, err error) error {
 	var told *cloud.Error
 	var holder *cloud.HolderError
 	var ambiguous *cloud.AmbiguousError
-	if errors.As(err, &told) || errors.As(err, &holder) || errors.As(err, &ambiguous) {
+	var tooSoon *cloud.TooSoonError
+	if errors.As(err, &told) || errors.As(err, &holder) || errors.As(err, &ambiguous) || errors.As(err, &tooSoon) {
 		return err
 	}
 	what := action
@@ -79,7 +80,11 @@ func (c *Client) interpret(r ref, err error) (m meaning, detail string) {
 				advice: "give the instance a role with the policy of docs/iam-policy.json (and IMDSv2 a hop limit that reaches this process), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"},
 			lastLine(noCredentials.err)
 	case errors.As(err, &answer):
-		return c.interpretAnswer(r, answer, status, request)
+		m, detail := c.interpretAnswer(r, answer, status, request)
+		if f != nil && separately[f.action] {
+			m.advice = strings.Replace(m.advice, "docs/iam-policy.json", "docs/iam-snapshots.json", 1)
+		}
+		return m, detail
 	case status != 0:
 		return meaning{kind: cloud.ErrUnavailable, cause: fmt.Sprintf("the endpoint gave HTTP status %d and no answer that EC2 would give", status),
 			advice: "check AWS_ENDPOINT_URL and any proxy (HTTPS_PROXY)"}, ""

@@ -41,6 +41,9 @@ var expected = map[string]error{
 	"InvalidKmsKey.InvalidState": cloud.ErrKMS, "InvalidKmsKey.NotFound": cloud.ErrKMS, "CustomerKeyHasBeenRevoked": cloud.ErrKMS,
 	"InvalidVolumeID.Malformed": cloud.ErrInvalid, "MissingParameter": cloud.ErrInvalid, "VolumeTypeNotAvailableInZone": cloud.ErrInvalid,
 	"EncryptedVolumesNotSupported": cloud.ErrHost, "MissingAuthenticationToken": cloud.ErrCredentials,
+	"InvalidSnapshotID.Malformed": cloud.ErrInvalid, "InvalidSnapshot.InUse": cloud.ErrState, "IncorrectModificationState": cloud.ErrTooSoon,
+	"VolumeModificationRateExceeded": cloud.ErrTooSoon, "SnapshotCreationPerVolumeRateExceeded": cloud.ErrThrottled, "ConcurrentSnapshotLimitExceeded": cloud.ErrThrottled,
+	"SnapshotLimitExceeded": cloud.ErrQuota, "ResourceLimitExceeded": cloud.ErrQuota, "VolumeModificationSizeLimitExceeded": cloud.ErrQuota,
 	// Not in the table.
 	"KMSKeySomethingNew": cloud.ErrKMS, "SomethingNew": cloud.ErrInvalid,
 }
@@ -134,6 +137,7 @@ func TestEveryCallSurvivesThrottling(t *testing.T) {
 			if err := c.StopHost(timeout(t, 10*time.Second), other); err != nil {
 				t.Errorf("%s: %v", action, err)
 			}
+			w.useSnapshots(c, action)
 			if left := w.Faults(); len(left) != 0 {
 				t.Errorf("%s: %d faults never hit", action, len(left))
 			}
@@ -306,7 +310,7 @@ func TestThePolicyAllowsExactlyWhatTheCodeUses(t *testing.T) {
 		}
 	}
 	statements := policy.Statement
-	for _, file := range []string{"../../docs/iam-policy.json", "../../docs/iam-fencing.json"} {
+	for _, file := range []string{"../../docs/iam-policy.json", "../../docs/iam-fencing.json", "../../docs/iam-snapshots.json"} {
 		raw, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -328,8 +332,8 @@ func TestThePolicyAllowsExactlyWhatTheCodeUses(t *testing.T) {
 		}
 		for _, action := range many {
 			allowed[action] = true
-			mutates := !strings.HasPrefix(action, "ec2:Describe")
-			if mutates && len(s.Condition) == 0 && s.Sid != "OnAnyInstance" {
+			mutates := !strings.HasPrefix(action, "ec2:Describe") && !strings.HasPrefix(action, "ec2:List")
+			if mutates && len(s.Condition) == 0 && s.Sid != "OnAnyInstance" && s.Sid != "FromAnySnapshot" {
 				t.Errorf("statement %s allows %s without a condition", s.Sid, action)
 			}
 		}

@@ -16,6 +16,7 @@ import (
 
 var (
 	instanceID = regexp.MustCompile(`^i-[0-9a-f]{8,32}$`)
+	snapshotID = regexp.MustCompile(`^snap-[0-9a-f]{8,32}$`)
 	volumeID   = regexp.MustCompile(`^vol-[0-9a-f]{8,32}$`)
 	zoneRegion = regexp.MustCompile(`^([a-z]{2,}(?:-[a-z]+)+-[0-9]+)`)
 )

@@ -72,6 +72,13 @@ func (t *tokens) burn(name string, n int) {
 	t.of[name] = g
 }
 
+// restart makes the next creation of a name walk from the beginning: the volume of an earlier generation is back.
+func (t *tokens) restart(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.of, name)
+}
+
 // deletedMessage reports whether EC2's text for IdempotentParameterMismatch says that the token's volume is gone; the code alone also
 // stands for other parameters.
 func deletedMessage(message string) bool {

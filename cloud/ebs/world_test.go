@@ -58,6 +58,10 @@ func newWorld(t testing.TB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l := sim.Limits()
+	l.SnapshotSeconds = 0
+	l.Retention = []ec2sim.Retention{{Resource: "volume", Tags: map[string]string{"blockvol:name": "kept"}, For: time.Hour}, {Resource: "snapshot", Tags: map[string]string{"blockvol:name": "kept"}, For: time.Hour}}
+	sim.SetLimits(l)
 	server := httptest.NewServer(sim.Handler())
 	t.Cleanup(func() {
 		server.CloseClientConnections()
