@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -73,9 +75,9 @@ func (s *shared) plugin(cmd *cobra.Command) (*client, error) {
 // clientOf is the way to the plugin behind a socket.
 func (s *shared) clientOf(cmd *cobra.Command, path string) *client {
 	told := false
+	p := &progress{out: cmd.ErrOrStderr(), width: terminalWidth(cmd.ErrOrStderr())}
 	return &client{
-		socket: path, version: s.Version,
-		say: func(text string) { fmt.Fprintln(cmd.ErrOrStderr(), text) },
+		socket: path, version: s.Version, say: p.say, end: p.end,
 		differ: func(plugin, command string) {
 			if told || sameVersion(plugin, command) {
 				return
@@ -132,6 +134,28 @@ func formatFlag(cmd *cobra.Command) (asJSON func() (bool, error)) {
 		}
 		return false, usagef("--format %s is not known: use table or json", *format)
 	}
+}
+
+// errNotConfirmed ends a verb that a person has not agreed to.
+var errNotConfirmed = errors.New("not confirmed: nothing was done")
+
+// ask asks the person a question, and returns what was typed; at the end of the input that is nothing.
+func ask(cmd *cobra.Command, question string) (string, error) {
+	fmt.Fprint(cmd.ErrOrStderr(), question, " ")
+	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return strings.TrimSpace(line), err
+}
+
+// confirm asks the person whether to go on.
+func confirm(cmd *cobra.Command, question string) error {
+	got, err := ask(cmd, question+" [y/N]")
+	if err == nil && !strings.EqualFold(got, "y") && !strings.EqualFold(got, "yes") {
+		err = fmt.Errorf("%w (-y is the answer in a script)", errNotConfirmed)
+	}
+	return err
 }
 
 func printJSON(w io.Writer, v any) error {

@@ -23,6 +23,7 @@ type client struct {
 	socket  string
 	version string                       // of this command
 	say     func(text string)            // told what is being done meanwhile; nil: nobody listens
+	end     func()                       // told when that has ended; nil likewise
 	differ  func(plugin, command string) // told when the versions differ; nil: nobody listens
 }
 
@@ -53,6 +54,9 @@ func (c *client) ask(ctx context.Context, verb string, in, out any) error {
 	}
 	if theirs != c.version && c.differ != nil {
 		c.differ(theirs, c.version)
+	}
+	if c.end != nil {
+		defer c.end()
 	}
 	return c.read(ctx, verb, answer.Body, out)
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -155,26 +154,17 @@ func (r *detachReport) refuse(format string, args ...any) error {
 
 // confirm asks the person, where there is something to ask.
 func (f *detachFlags) confirm(cmd *cobra.Command, volume, question string) error {
-	want := "y"
 	switch {
-	case f.force && f.forceName == volume:
+	case f.force && f.forceName == volume, !f.force && (question == "" || f.yes):
 		return nil
-	case f.force:
-		want, question = volume, "Type the name of the volume to detach it by force:"
-	case question == "" || f.yes:
-		return nil
-	default:
-		question += " [y/N]"
+	case !f.force:
+		return confirm(cmd, question)
 	}
-	fmt.Fprint(cmd.ErrOrStderr(), question, " ")
-	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+	got, err := ask(cmd, "Type the name of the volume to detach it by force:")
+	if err == nil && got != volume {
+		err = errNotConfirmed
 	}
-	if got := strings.TrimSpace(line); got == want || want == "y" && strings.EqualFold(got, "yes") {
-		return nil
-	}
-	return errors.New("not confirmed: nothing was done")
+	return err
 }
 
 func printHolder(out io.Writer, h driver.Holder) {

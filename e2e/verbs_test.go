@@ -85,14 +85,14 @@ func TestThePersonOnCallMovesVolumesAndDrainsAHost(t *testing.T) {
 	}
 
 	// Drained: nothing new, what is in use is waited for, and in the end nothing is attached.
-	a.verb(t, verbFailed, []string{one, "docker ps --filter volume=" + one, idA}, "", "drain", "--timeout", "2s")
+	a.verb(t, verbFailed, []string{one, "docker ps --filter volume=" + one, idA}, "", "drain", "-y", "--timeout", "2s")
 	a.DockerFails(t, []string{two, "drained", "--undo"}, "run", "--rm", "--mount", a.on(two, "/data"), busybox, "true")
 	// As the hook in docs/fencing.md does it.
 	stop := `for v in $(docker volume ls -q --filter driver=blockvol:latest); do docker ps -q --filter volume="$v"; done | sort -u | xargs -r docker stop`
 	if err := command(commandTime, a.env(), "", "sh", "-c", stop).Err(); err != nil {
 		t.Fatal(err)
 	}
-	a.verb(t, verbDone, []string{idA, "drained"}, "", "drain", "--timeout", "100s")
+	a.verb(t, verbDone, []string{idA, "drained"}, "", "drain", "-y", "--timeout", "100s")
 	for _, v := range p.Volumes(t, "") {
 		if len(v.Attachments) > 0 {
 			t.Errorf("drained, and still attached: %+v", v)
