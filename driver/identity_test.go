@@ -98,6 +98,15 @@ func TestAHostWithoutVolumesMayChangeItsCluster(t *testing.T) {
 	}
 }
 
+// Nobody on this host may ever ask for a volume that another host has removed; it is not listed for ever all the same.
+func TestAVolumeThatAnotherHostRemovedIsListedNoMore(t *testing.T) {
+	r := newRig(t)
+	r.create("pgdata")
+	r.twin().must("Remove", m{"Name": "pgdata"})
+	r.eventually("not listed", func() bool { list, _ := r.must("List", m{})["Volumes"].([]any); return len(list) == 0 })
+	r.eventually("forgotten", func() bool { r.must("List", m{}); return !r.manager.ledger.knows() })
+}
+
 // What a lost ledger may have named is a volume of the cluster: once those have been listed, the ledger is as good as the lost one.
 func TestALostLedgerIsWholeAgainWhenTheClusterWasListed(t *testing.T) {
 	r := newRig(t)

@@ -220,17 +220,28 @@ func (m *Manager) takeStock(ctx context.Context) error {
 	return nil
 }
 
-// dropIfUnknown forgets the record of a volume that only a listing made known and that the next listing does not show. One that Docker may
-// know, or that is here, is left to exists, which makes absence a fact.
+// dropIfUnknown forgets the record of a volume that only a listing made known and that the next listing does not show. Whether one that Docker
+// may know is gone is looked at apart, so that it is not listed for ever: exists makes its absence a fact. What is here stays known.
 func (m *Manager) dropIfUnknown(v *record) {
-	if m.ledger.has(v.name) {
-		return
-	}
+	known := m.ledger.has(v.name)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.attached && len(v.users) == 0 && v.changing == 0 && v.looking == 0 && time.Since(v.seenAt) > m.timing.Absent {
-		v.id, v.seen, v.ambiguous = "", nil, nil
+	if v.attached || len(v.users) > 0 || v.changing > 0 || v.looking > 0 || time.Since(v.seenAt) <= m.timing.Absent {
+		return
 	}
+	if !known {
+		v.id, v.seen, v.ambiguous = "", nil, nil
+		return
+	}
+	v.looking++
+	m.goOn(v.name, func(ctx context.Context) {
+		defer v.set(func() { v.looking-- })
+		ctx, cancel := context.WithTimeout(ctx, m.timing.Request)
+		defer cancel()
+		if _, err := m.exists(ctx, v, 0); err != nil && !errors.Is(err, cloud.ErrNotFound) {
+			m.log.WithField("volume", v.name).Warnf("a listing does not show it, and whether it is gone cannot be told: %v", err)
+		}
+	})
 }
 
 // Path answers from memory alone: where the volume is mounted, or "".

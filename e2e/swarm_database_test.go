@@ -158,10 +158,13 @@ func (s *swarm) database(t *testing.T) {
 
 	// The power fails under the writing database: first its disk is cut off, then everything on the host ends.
 	s.ResetCalls(t)
+	dead := s.id(first)
 	s.SetInstanceState(t, first.Instance, "stopped")
 	first.PowerCut(t)
 	died := time.Now()
 	work.all.Wait()
+	s.down(t, dead)
+	t.Logf("its node is known to be down %.1f s after it died", time.Since(died).Seconds())
 	got, c := s.runsOn(t, svc, second.Name)
 	answers(got, c)
 	t.Logf("PostgreSQL is back %.1f s after its node died", time.Since(died).Seconds())

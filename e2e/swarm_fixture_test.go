@@ -159,12 +159,26 @@ func (s *swarm) join(t *testing.T, n *node) {
 	s.ready(t, n)
 }
 
+// ready waits until the Swarm gives a node tasks that need the plugin, and tells how long it took.
 func (s *swarm) ready(t *testing.T, n *node) {
 	t.Helper()
+	began := time.Now()
+	defer func() { t.Logf("node %s is ready after %.1f s", n.Name, time.Since(began).Seconds()) }()
 	Eventually(t, slowly, func() error {
 		r := s.manager().Try("node", "inspect", "-f", "{{.Status.State}} {{range .Description.Engine.Plugins}}{{.Name}} {{end}}", s.id(n))
 		if r.Code != 0 || !strings.HasPrefix(r.Stdout, "ready ") || !strings.Contains(r.Stdout, "blockvol:latest") {
 			return fmt.Errorf("node %s: %s %s", n.Name, r.Stdout, r.Stderr)
+		}
+		return nil
+	})
+}
+
+// down waits until the Swarm knows that a node is dead.
+func (s *swarm) down(t *testing.T, id string) {
+	t.Helper()
+	Eventually(t, slowly, func() error {
+		if r := s.manager().Try("node", "inspect", "-f", "{{.Status.State}}", id); r.Stdout != "down" {
+			return fmt.Errorf("node %s: %s %s", id, r.Stdout, r.Stderr)
 		}
 		return nil
 	})

@@ -113,7 +113,7 @@ func TestThePersonOnCallMovesVolumesAndDrainsAHost(t *testing.T) {
 	p.ResetCalls(t)
 	a.verb(t, verbDone, []string{"lost", "by force", "detached"}, one+"\n", "detach", one, "--force")
 	rows(a, one, 2)
-	a.verb(t, verbDone, []string{idB, "stopping", "twice", "detached"}, "", "detach", two, "--stop-instance", "-y")
+	a.verb(t, verbDone, []string{two, idB, "stopping", "twice", "detached"}, "", "detach", a.cloudVolume(t, two).ID, "--stop-instance", "-y")
 	rows(a, two, 1)
 	stops, forced := 0, 0
 	for _, call := range p.Calls(t) {
