@@ -154,10 +154,20 @@ func (h *host) create(t *testing.T, name, fstype string) {
 	h.must(t, "Create", name, "", map[string]string{"size": "1GiB", "fstype": fstype})
 }
 
-// mount mounts a volume and returns its folder.
-func (h *host) mount(t *testing.T, name, use string) string {
+// mount mounts a volume and returns its folder. The machine is emulated and may be slow: what goes on beyond one request is asked for again.
+func (h *host) mount(t *testing.T, name, use string) (folder string) {
 	t.Helper()
-	return h.must(t, "Mount", name, use, nil)
+	var err error
+	h.eventually(t, "the mount of "+name, func() error {
+		if folder, err = h.call("Mount", name, use, nil); err != nil && strings.Contains(err.Error(), "try again") {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return folder
 }
 
 // leave ends a use, and waits until the volume is detached.

@@ -23,7 +23,7 @@ import (
 // How long the machine may take to boot, and one request to it may take, on a busy computer without KVM.
 const (
 	bootPatience    = 100 * time.Second
-	requestPatience = 60 * time.Second
+	requestPatience = 2 * time.Minute
 )
 
 // machine is a virtual machine and the first process in it.
