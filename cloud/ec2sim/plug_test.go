@@ -129,15 +129,25 @@ func mounted(t *testing.T, device string) (dir string, unmount func()) {
 	return mount(t, device)
 }
 
-// mount mounts a device outside every mount namespace, so that none that somebody makes in the meantime keeps a copy of it.
+// mount mounts a device with ext4.
 func mount(t *testing.T, device string) (dir string, unmount func()) {
 	t.Helper()
-	fs, err := unix.Fsopen("ext4", unix.FSOPEN_CLOEXEC)
+	return mountAs(t, "ext4", device, "commit", "1")
+}
+
+// mountAs mounts a device outside every mount namespace, so that none that somebody makes in the meantime keeps a copy of it.
+func mountAs(t *testing.T, kind, device string, options ...string) (dir string, unmount func()) {
+	t.Helper()
+	fs, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(fs)
-	if err := errors.Join(unix.FsconfigSetString(fs, "source", device), unix.FsconfigSetString(fs, "commit", "1"), unix.FsconfigCreate(fs)); err != nil {
+	err = unix.FsconfigSetString(fs, "source", device)
+	for n := 0; n < len(options); n += 2 {
+		err = errors.Join(err, unix.FsconfigSetString(fs, options[n], options[n+1]))
+	}
+	if err := errors.Join(err, unix.FsconfigCreate(fs)); err != nil {
 		t.Fatal(err)
 	}
 	at, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)

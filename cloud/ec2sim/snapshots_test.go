@@ -2,8 +2,10 @@ package ec2sim
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -207,6 +209,61 @@ func TestASnapshotOfABusyVolumeIsOneMoment(t *testing.T) {
 	close(stop)
 	if err := <-stopped; err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestOnAFilesystemWithReflinksACopyTakesNoRoomAndNoPause(t *testing.T) {
+	t.Parallel()
+	image := filepath.Join(t.TempDir(), "xfs")
+	if err := makeSparse(image, 400<<20); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.xfs", "-q", "-m", "reflink=1", image).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.xfs: %v: %s", err, out)
+	}
+	l := &loops{dev: "/dev", sys: "/sys", nodes: t.TempDir()}
+	cable, n, added, err := l.create(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cable.Close()
+		if added {
+			eventually(t, "the device is gone", func() bool { return l.remove(n) })
+		}
+	})
+	dir, unmount := mountAs(t, "xfs", cable.Name())
+	defer unmount()
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	for _, file := range []string{from, to} {
+		if err := makeSparse(file, 1<<30); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.OpenFile(from, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	text := []byte(strings.Repeat("data", 1<<20))
+	if _, err := f.WriteAt(text, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	var before, after unix.Statfs_t
+	if err := errors.Join(f.Sync(), unix.Statfs(dir, &before)); err != nil {
+		t.Fatal(err)
+	}
+	if err := copyMoment(t.Context(), to, from, 1<<30, 0); err != nil { // with no patience at all
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("DATA"), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, to, len(text), 1<<20); got != string(text) {
+		t.Errorf("the copy begins with %q", got[:8])
+	}
+	if err := unix.Statfs(dir, &after); err != nil || int64(before.Bfree-after.Bfree)*after.Bsize > 1<<20 {
+		t.Errorf("the copy takes %d blocks of %d bytes, %v", before.Bfree-after.Bfree, after.Bsize, err)
 	}
 }
 
