@@ -72,10 +72,11 @@ func (c *Client) createSnapshot(ctx context.Context, spec cloud.SnapshotSpec) (c
 			})
 			return s, nil
 		}
-		if !unknownEnd(err) {
+		late := hasCode(err, "SnapshotCreationPerVolumeRateExceeded", "ConcurrentSnapshotLimitExceeded") // perhaps after another host that fills the same slot
+		if !late && !unknownEnd(err) {
 			return cloud.Snapshot{}, err
 		}
-		// Whether it was carried out, the tags tell, though not at once.
+		// Whether the snapshot is there, the tags tell, though not at once.
 		for end := c.now().Add(c.timing.Consistency); ; pause = c.timing.grow(pause) {
 			if sleepErr := sleep(ctx, pause); sleepErr != nil {
 				return cloud.Snapshot{}, err
@@ -85,6 +86,9 @@ func (c *Client) createSnapshot(ctx context.Context, spec cloud.SnapshotSpec) (c
 			} else if lookErr != nil || !c.now().Before(end) {
 				break
 			}
+		}
+		if late {
+			return cloud.Snapshot{}, err
 		}
 	}
 }

@@ -131,6 +131,33 @@ func TestASlotHasOneSnapshotHoweverOftenItIsAskedFor(t *testing.T) {
 	}
 }
 
+func TestHostsThatFillOneSlotAtOnceMakeOneSnapshot(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.setLimits(func(l *ec2sim.Limits) { l.SnapshotSeconds = 15 }) // as EC2: the second call is refused
+	v := w.create(w.client(), "db")
+	var all sync.WaitGroup
+	ids := make([]string, 4)
+	for n := range ids {
+		c := w.client(func(cfg *Config) { cfg.Timing.Consistency = 4 * time.Second })
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			s, err := c.CreateSnapshot(timeout(t, time.Minute), cloud.SnapshotSpec{VolumeID: v.ID, Slot: "a"})
+			if err != nil {
+				t.Error(err)
+			}
+			ids[n] = s.ID
+		}()
+	}
+	all.Wait()
+	for _, id := range ids {
+		if id != ids[0] {
+			t.Errorf("one slot has %v", ids)
+		}
+	}
+}
+
 func TestAFailedSnapshotDoesNotTakeItsSlot(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
