@@ -53,7 +53,7 @@ type cells struct {
 	IOPS, Throughput, Type, Host string
 }
 
-var dfColumns = []column{{"Name", "NAME"}, {"Size", "SIZE"}, {"Used", "USED"}, {"IOPS", "IOPS"}, {"Throughput", "MIB/S"}, {"Type", "TYPE"}, {"Host", "HOST"}}
+var dfColumns = []column{{"Name", "NAME", false}, {"Size", "SIZE", false}, {"Used", "USED", false}, {"IOPS", "IOPS", false}, {"Throughput", "MIB/S", false}, {"Type", "TYPE", false}, {"Host", "HOST", false}}
 
 func dfCommand(s *shared) *cobra.Command {
 	cmd := &cobra.Command{

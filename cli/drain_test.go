@@ -47,7 +47,7 @@ func TestADrainShowsWhatItWouldDoAndAsks(t *testing.T) {
 		code := Execute(t.Context(), root)
 		return result{code, out.String(), errout.String()}
 	}
-	const plan = "VOLUME   ID      STATE     USES   PLAN\npgdata   vol-2   mounted   1      wait\n"
+	const plan = "VOLUME  ID     STATE    USES  PLAN\npgdata  vol-2  mounted  1     wait\n"
 	for _, typed := range []string{"", "n\n", "maybe\n"} {
 		if r := answer(typed); r.code != ExitFailed || *drained != 0 || !strings.Contains(r.errout, plan) || !strings.Contains(r.errout, "i-1") {
 			t.Errorf("answered %q: drained %d times, %+v", typed, *drained, r)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -15,7 +16,10 @@ import (
 const formatHelp = "table, json (one object per line), a Go template, or 'table TEMPLATE' for a table with headers"
 
 // column is one thing that a list can show: the name by which a template asks for it, and its header.
-type column struct{ name, header string }
+type column struct {
+	name, header string
+	optional     bool // left out of the table where no row has it
+}
 
 // listing is how a list is shown: as Docker's own lists, by --format.
 type listing struct {
@@ -26,6 +30,7 @@ type listing struct {
 
 	tmpl   *template.Template
 	table  bool
+	usual  bool // the table of columns, not one that was asked for
 	header string
 }
 
@@ -45,7 +50,7 @@ func (l *listing) check() error {
 		for n, c := range l.columns {
 			cells[n] = "{{." + c.name + "}}"
 		}
-		text, l.table = strings.Join(cells, "\t"), true
+		text, l.table, l.usual = strings.Join(cells, "\t"), true, true
 	case strings.HasPrefix(text, "table "):
 		text, l.table = strings.TrimPrefix(text, "table "), true
 	}
@@ -106,7 +111,24 @@ func (l *listing) print(out io.Writer, rows []any) error {
 	if l.noTrunc {
 		width = 0
 	}
-	return printTable(out, strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n"), width)
+	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+	if l.usual {
+		l.leaveOut(lines)
+	}
+	return printTable(out, lines, width)
+}
+
+// leaveOut takes the optional columns out of the table that no row has.
+func (l *listing) leaveOut(lines []string) {
+	for i := len(l.columns) - 1; i >= 0; i-- {
+		has := func(line string) bool { return strings.Split(line, "\t")[i] != "-" }
+		if !l.columns[i].optional || slices.ContainsFunc(lines[1:], has) {
+			continue
+		}
+		for n, line := range lines {
+			lines[n] = strings.Join(slices.Delete(strings.Split(line, "\t"), i, i+1), "\t")
+		}
+	}
 }
 
 // unescape puts what stands for a tab or a line's end on a command line.

@@ -32,7 +32,21 @@ func (l listed) Age() string {
 	if l.Created.IsZero() {
 		return "-"
 	}
-	return units.HumanDuration(l.now.Sub(l.Created))
+	return short(l.now.Sub(l.Created))
+}
+
+// short is a duration in its largest unit: 45s, 12m, 5h, 20d, 3y.
+func short(d time.Duration) string {
+	const day = 24 * time.Hour
+	for _, u := range []struct {
+		upTo, unit time.Duration
+		name       string
+	}{{2 * time.Minute, time.Second, "s"}, {2 * time.Hour, time.Minute, "m"}, {2 * day, time.Hour, "h"}, {2 * 365 * day, day, "d"}} {
+		if d < u.upTo {
+			return strconv.FormatInt(int64(max(d, 0)/u.unit), 10) + u.name
+		}
+	}
+	return strconv.FormatInt(int64(d/(365*day)), 10) + "y"
 }
 
 // row is what a table shows of it. "-" is for what there is not.
@@ -46,7 +60,7 @@ type tableRow struct {
 	ID, Type, Zone, Host, Profile string
 }
 
-var lsColumns = []column{{"Name", "NAME"}, {"ID", "ID"}, {"Size", "SIZE"}, {"Used", "USED"}, {"Type", "TYPE"}, {"Zone", "ZONE"}, {"Host", "HOST"}, {"Status", "STATUS"}, {"Profile", "PROFILE"}, {"Age", "AGE"}}
+var lsColumns = []column{{"Name", "NAME", false}, {"ID", "ID", false}, {"Size", "SIZE", false}, {"Used", "USED", false}, {"Type", "TYPE", false}, {"Zone", "ZONE", false}, {"Host", "HOST", false}, {"Status", "STATUS", false}, {"Profile", "PROFILE", true}, {"Age", "AGE", false}}
 
 func lsCommand(s *shared) *cobra.Command {
 	cmd := &cobra.Command{

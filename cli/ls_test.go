@@ -65,7 +65,7 @@ func bytesOf(n int64) *int64 { return &n }
 func fleet() driver.VolumeRows {
 	return driver.VolumeRows{Cluster: "prod", Instance: "i-1", Volumes: []driver.VolumeRow{
 		{Name: "cache", ID: "vol-1", Status: "available", State: "available", SizeGiB: 8, Type: "gp2", IOPS: 100, Zone: "eu-1a", Created: time.Now().Add(-49 * time.Hour)},
-		{Name: "pgdata", ID: "vol-2", Status: "mounted", State: "in-use", SizeGiB: 100, Type: "gp3", IOPS: 3000, Throughput: 125, Zone: "eu-1a", Host: "i-1", Profile: "gold", Created: time.Now().Add(-time.Minute),
+		{Name: "pgdata", ID: "vol-2", Status: "mounted", State: "in-use", SizeGiB: 100, Type: "gp3", IOPS: 3000, Throughput: 125, Zone: "eu-1a", Host: "i-1", Profile: "gold", Created: time.Now().Add(-5*time.Hour - time.Minute),
 			Here: &driver.VolumeHere{State: "mounted", Device: "/dev/nvme1n1", Uses: 1, UsedBytes: bytesOf(3 << 30), FreeBytes: bytesOf(90 << 30)}, Tags: map[string]string{"team": "db", "tier": "gold"}},
 		{Name: "twins", Status: "ambiguous", Problem: "two have the name: vol-3 and vol-4"},
 		{Name: "wal", ID: "vol-5", Status: "attached", State: "in-use", SizeGiB: 4, Type: "io2", IOPS: 2000, Zone: "eu-1b", Host: "i-2", Tags: map[string]string{"team": "db"}},
@@ -75,17 +75,26 @@ func fleet() driver.VolumeRows {
 func TestTheListLinesUpAndTellsProblemsBesideTheTable(t *testing.T) {
 	socket := answers(t, map[string]any{"List": fleet()})
 	r := runWith(t, Config{Version: "1"}, "ls", "--socket", socket)
-	want := `NAME     ID      SIZE     USED   TYPE   ZONE    HOST   STATUS      PROFILE   AGE
-cache    vol-1   8GiB     -      gp2    eu-1a   -      available   -         2 days
-pgdata   vol-2   100GiB   3GiB   gp3    eu-1a   i-1    mounted     gold      About a minute
-twins    -       -        -      -      -       -      ambiguous   -         -
-wal      vol-5   4GiB     -      io2    eu-1b   i-2    attached    -         -
+	want := `NAME    ID     SIZE    USED  TYPE  ZONE   HOST  STATUS     PROFILE  AGE
+cache   vol-1  8GiB    -     gp2   eu-1a  -     available  -        2d
+pgdata  vol-2  100GiB  3GiB  gp3   eu-1a  i-1   mounted    gold     5h
+twins   -      -       -     -     -      -     ambiguous  -        -
+wal     vol-5  4GiB    -     io2   eu-1b  i-2   attached   -        -
 `
 	if r.code != ExitDone || r.out != want {
 		t.Errorf("exit status %d, %s\nwant\n%s", r.code, r.out, want)
 	}
 	if !strings.Contains(r.errout, "vol-3 and vol-4") {
 		t.Errorf("the problem is not told: %q", r.errout)
+	}
+	r = runWith(t, Config{Version: "1"}, "ls", "--socket", socket, "--filter", "zone=eu-1b")
+	if want := "NAME  ID     SIZE  USED  TYPE  ZONE   HOST  STATUS    AGE\nwal   vol-5  4GiB  -     io2   eu-1b  i-2   attached  -\n"; r.out != want {
+		t.Errorf("where no volume has a profile: %s", r.out)
+	}
+	for d, want := range map[time.Duration]string{-time.Second: "0s", 119 * time.Second: "119s", 3 * time.Minute: "3m", 47 * time.Hour: "47h", 50 * 24 * time.Hour: "50d", 800 * 24 * time.Hour: "2y"} {
+		if got := short(d); got != want {
+			t.Errorf("%s is shown as %s, not %s", d, got, want)
+		}
 	}
 }
 
@@ -97,7 +106,7 @@ func TestTheListIsShownAsAskedFor(t *testing.T) {
 	}{
 		{[]string{"-q"}, "cache\npgdata\ntwins\nwal\n"},
 		{[]string{"--format", `{{.Name}}\t{{upper .Type}} {{.Size}} {{with .Here}}{{.Device}}{{end}}`, "-f", "name=pg"}, "pgdata\tGP3 100GiB /dev/nvme1n1\n"},
-		{[]string{"--format", `table {{.Name}}\t{{.SizeGiB}}\t{{json .Tags}}`, "-f", "host=i-1"}, "NAME     SIZEGIB   TAGS\npgdata   100       {\"team\":\"db\",\"tier\":\"gold\"}\n"},
+		{[]string{"--format", `table {{.Name}}\t{{.SizeGiB}}\t{{json .Tags}}`, "-f", "host=i-1"}, "NAME    SIZEGIB  TAGS\npgdata  100      {\"team\":\"db\",\"tier\":\"gold\"}\n"},
 		{[]string{"-q", "--filter", "name=a"}, "cache\npgdata\nwal\n"},
 		{[]string{"-q", "--filter", "name=cache", "--filter", "name=wal"}, "cache\nwal\n"},
 		{[]string{"-q", "--filter", "tag=team"}, "pgdata\nwal\n"},
@@ -140,9 +149,9 @@ func TestAWrongFormatOrFilterIsToldBeforeAnythingIsAsked(t *testing.T) {
 func TestATableIsCutToTheTerminalWidestColumnFirst(t *testing.T) {
 	lines := []string{"NAME\tID\tHOST", "a-very-long-name-of-a-volume\tvol-0123456789\ti-0", "ü\tv\ti"}
 	for width, want := range map[int]string{
-		0:  "NAME                           ID               HOST\na-very-long-name-of-a-volume   vol-0123456789   i-0\nü                              v                i\n",
-		40: "NAME               ID               HOST\na-very-long-nam…   vol-0123456789   i-0\nü                  v                i\n",
-		1:  "NAME     ID       HOST\na-ver…   vol-0…   i-0\nü        v        i\n",
+		0:  "NAME                          ID              HOST\na-very-long-name-of-a-volume  vol-0123456789  i-0\nü                             v               i\n",
+		38: "NAME              ID              HOST\na-very-long-nam…  vol-0123456789  i-0\nü                 v               i\n",
+		1:  "NAME    ID      HOST\na-ver…  vol-0…  i-0\nü       v       i\n",
 	} {
 		var b bytes.Buffer
 		if err := printTable(&b, lines, width); err != nil || b.String() != want {
@@ -174,12 +183,12 @@ func TestDfAddsUp(t *testing.T) {
 	rows.Volumes = slices.Delete(rows.Volumes, 2, 3)
 	socket := answers(t, map[string]any{"List": rows})
 	r := runWith(t, Config{Version: "1"}, "df", "--socket", socket)
-	want := `NAME             SIZE     USED   IOPS   MIB/S   TYPE   HOST
-cache            8GiB     -      100    -       gp2    -
-pgdata           100GiB   3GiB   3000   125     gp3    i-1
-wal              4GiB     -      2000   -       io2    i-2
-all (3)          112GiB   3GiB   5100   125     -      -
-unattached (1)   8GiB     -      100    -       -      -
+	want := `NAME            SIZE    USED  IOPS  MIB/S  TYPE  HOST
+cache           8GiB    -     100   -      gp2   -
+pgdata          100GiB  3GiB  3000  125    gp3   i-1
+wal             4GiB    -     2000  -      io2   i-2
+all (3)         112GiB  3GiB  5100  125    -     -
+unattached (1)  8GiB    -     100   -      -     -
 `
 	if r.code != ExitDone || r.out != want {
 		t.Errorf("exit status %d, %s\nwant\n%s", r.code, r.out, want)
@@ -268,7 +277,7 @@ func TestExplainShowsTheSourcesSideBySideAndTheWayOut(t *testing.T) {
 		Refused: &driver.Refused{Call: "mount", At: time.Now().Add(-time.Minute), Text: "i-2 has it"}, Follows: []string{"this host cannot have it"}, WaysOut: []string{"wait"}}
 	socket := answers(t, map[string]any{"Explain": e})
 	r := runWith(t, Config{Version: "1"}, "explain", "--socket", socket, "db")
-	for _, w := range []string{"volume db (vol-1), seen from i-1\n", "SOURCE   WHAT         SAYS\nkernel   device       none\ncloud    attachment   attached to i-2\n", "last refusal: mount, About a minute ago", "  i-2 has it\n",
+	for _, w := range []string{"volume db (vol-1), seen from i-1\n", "SOURCE  WHAT        SAYS\nkernel  device      none\ncloud   attachment  attached to i-2\n", "last refusal: mount, About a minute ago", "  i-2 has it\n",
 		"what follows:\n  - this host cannot have it\n", "the way out:\n  - wait\n"} {
 		if r.code != ExitDone || !strings.Contains(r.out, w) {
 			t.Errorf("exit status %d, without %q:\n%s", r.code, w, r.out)

@@ -3,9 +3,11 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -84,7 +86,11 @@ func dockerVolumes(ctx context.Context, path string) ([]dockerVolume, error) {
 	}
 	answer, err := client.Do(r)
 	if err != nil {
-		return nil, err
+		var asked *url.Error
+		if errors.As(err, &asked) {
+			err = asked.Err
+		}
+		return nil, fmt.Errorf("the engine does not answer: %w", err)
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {

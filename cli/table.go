@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	columnGap = 3
+	columnGap = 2
 	narrowest = 6 // a column is not cut below this
 )
 

@@ -127,6 +127,18 @@ var dryRuns = map[string]dryRun{
 	"DescribeInstanceTypes": func(ctx context.Context, c *Client, a api, _ targets) (string, error) {
 		return tryDry(ctx, c, "DescribeInstanceTypes", a.DescribeInstanceTypes, &ec2.DescribeInstanceTypesInput{DryRun: aws.Bool(true), InstanceTypes: []types.InstanceType{"m5.large"}})
 	},
+	"DescribeSnapshots": func(ctx context.Context, c *Client, a api, _ targets) (string, error) {
+		return tryDry(ctx, c, "DescribeSnapshots", a.DescribeSnapshots, &ec2.DescribeSnapshotsInput{DryRun: aws.Bool(true), OwnerIds: []string{"self"}, MaxResults: aws.Int32(5)})
+	},
+	"DescribeVolumesModifications": func(ctx context.Context, c *Client, a api, _ targets) (string, error) {
+		return tryDry(ctx, c, "DescribeVolumesModifications", a.DescribeVolumesModifications, &ec2.DescribeVolumesModificationsInput{DryRun: aws.Bool(true), MaxResults: aws.Int32(5)})
+	},
+	"ListVolumesInRecycleBin": func(ctx context.Context, c *Client, a api, _ targets) (string, error) {
+		return tryDry(ctx, c, "ListVolumesInRecycleBin", a.ListVolumesInRecycleBin, &ec2.ListVolumesInRecycleBinInput{DryRun: aws.Bool(true), MaxResults: aws.Int32(5)})
+	},
+	"ListSnapshotsInRecycleBin": func(ctx context.Context, c *Client, a api, _ targets) (string, error) {
+		return tryDry(ctx, c, "ListSnapshotsInRecycleBin", a.ListSnapshotsInRecycleBin, &ec2.ListSnapshotsInRecycleBinInput{DryRun: aws.Bool(true), MaxResults: aws.Int32(5)})
+	},
 	"CreateVolume": func(ctx context.Context, c *Client, a api, t targets) (string, error) {
 		in := createInput(c.cfg.Cluster, cloud.Spec{Name: "blockvol-doctor", SizeGiB: 1, Type: "gp3", Zone: t.host.Zone}, fmt.Sprintf("doctor-%d", c.now().UnixNano()))
 		in.DryRun = aws.Bool(true)
@@ -191,6 +203,12 @@ func (c *Client) judge(err error) (verdict cloud.Verdict, text, fix string) {
 	return cloud.Unknown, "EC2 has looked at something else first" + detail, ""
 }
 
+// always are the permissions of docs/iam-policy.json, without which volumes cannot be used. The others belong to policies that are a choice.
+var always = map[string]bool{
+	"DescribeVolumes": true, "DescribeInstances": true, "DescribeInstanceStatus": true, "DescribeInstanceTypes": true,
+	"CreateVolume": true, "CreateTags": true, "AttachVolume": true, "DetachVolume": true, "DeleteVolume": true,
+}
+
 // onlyForFencing are in docs/iam-fencing.json, and not needed elsewhere.
 var onlyForFencing = map[string]bool{"StopInstances": true, "DescribeInstanceAttribute": true}
 
@@ -242,6 +260,9 @@ func (c *Client) examinePermissions(ctx context.Context, vols []cloud.Volume) []
 				continue
 			}
 			verdict, text, fix := c.judge(err)
+			if verdict == cloud.Bad && !always[action] {
+				verdict, fix = cloud.Warning, "if snapshots, copies, growth or the Recycle Bin are wanted: docs/iam-snapshots.json"
+			}
 			note(action, verdict, text, fix)
 		}
 	}

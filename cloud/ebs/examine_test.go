@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -97,11 +98,31 @@ func TestAnExaminationTriesEachPermissionAndChangesNothing(t *testing.T) {
 			t.Errorf("%s is denied: %+v", action, f)
 		}
 	}
+	if err := w.Inject(ec2sim.Fault{Kind: "error", Action: "DescribeSnapshots", Code: "UnauthorizedOperation", Times: -1}); err != nil {
+		t.Fatal(err)
+	}
+	if f := examined(t, c, before)["permission DescribeSnapshots"]; f.Verdict != cloud.Warning || !strings.Contains(f.Fix, "docs/iam-snapshots.json") {
+		t.Errorf("a permission that is a choice is denied: %+v", f)
+	}
 	w.ClearFaults()
 	found = examined(t, c, nil)
 	for _, action := range []string{"AttachVolume", "DetachVolume", "DeleteVolume", "CreateTags"} {
 		if f := found["permission "+action]; f.Verdict != cloud.Unknown || !strings.Contains(f.Text, "takes a volume") {
 			t.Errorf("%s without volumes: %+v", action, f)
+		}
+	}
+}
+
+func TestThePermissionsThatAreAlwaysNeededAreThoseOfThePolicy(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("../../docs/iam-policy.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range reflect.TypeFor[api]().NumMethod() {
+		action := reflect.TypeFor[api]().Method(i).Name
+		if always[action] != strings.Contains(string(raw), `"ec2:`+action+`"`) {
+			t.Errorf("%s: needed always is %v, and docs/iam-policy.json says otherwise", action, always[action])
 		}
 	}
 }
