@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -243,7 +244,19 @@ func TestWithoutAPluginTheCloudIsAskedAndThatIsSaid(t *testing.T) {
 	if r := look("", append(format, "--cluster", "prod")...); r.code != ExitFailed || r.out != "" {
 		t.Errorf("without credentials: %+v", r)
 	}
-	// Where a plugin runs, it is asked, unless somebody wants otherwise.
+	// One that does not answer is no reason to go past it, unless somebody wants that.
+	dead := filepath.Join(cfg.sockets, "dead.sock")
+	l, err := net.Listen("unix", dead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	world = cloudOf{}
+	if r := look("staging", format...); asked != "" || r.code != ExitFailed {
+		t.Errorf("with a plugin that does not answer, EC2 is asked for %q: %+v", asked, r)
+	}
+	// Where a plugin runs, it is asked.
 	managed := filepath.Join(cfg.sockets, "s.sock")
 	plugin(t, managed, "prod", "1")
 	if r := look("staging", format...); asked != "" || r.code != ExitFailed {
