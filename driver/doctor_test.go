@@ -113,7 +113,8 @@ func TestAnArchiveForSupportHoldsNoSecret(t *testing.T) {
 	r := newRig(t)
 	r.create("db")
 	env := map[string]string{"AWS_SECRET_ACCESS_KEY": "secret-canary", "AWS_SESSION_TOKEN": "token-canary", "HTTPS_PROXY": "http://ann:proxy-canary@proxy:3128",
-		"AWS_ENDPOINT_URL": "https://ann:url-canary@ec2.example.com", "CLUSTER": "prod", "LOG_LEVEL": "debug"}
+		"AWS_ENDPOINT_URL": "https://ann:url-canary@ec2.example.com", "CLUSTER": "prod", "LOG_LEVEL": "debug",
+		"AWS_CA_BUNDLE": "file://ann:@nowhere"}
 	r.server.Getenv = func(name string) string { return env[name] }
 	r.server.RecentLog = func() []byte {
 		return []byte("begin secret-canary token-canary proxy-canary url-canary end")

@@ -34,7 +34,7 @@ func (s *Server) support(context.Context, NoRequest, Say) (Support, error) {
 		}
 		shown := value
 		if u, err := url.Parse(value); err == nil && u.User != nil {
-			if password, ok := u.User.Password(); ok {
+			if password, _ := u.User.Password(); password != "" {
 				secrets = append(secrets, password)
 			}
 			u.User = url.User("redacted")
