@@ -11,7 +11,7 @@ import (
 )
 
 // Cloud is one account, region and cluster of a provider, as seen from one host. Volumes of other clusters, and volumes that
-// blockvol did not make, do not exist for it: no method returns, changes or deletes one.
+// blockvol did not make or has given up, do not exist for it: no method returns, changes or deletes one.
 //
 // Every method is safe for concurrent use, honours its context, and returns errors that wrap one of the sentinels of this
 // package where one fits. The text of an error is made for the user: it names the volume, the cause and the way out.
@@ -42,6 +42,11 @@ type Cloud interface {
 	// Delete deletes a volume that is attached nowhere. It returns when the provider has accepted; ErrNotFound when it was gone
 	// already, ErrInUse when it is attached.
 	Delete(ctx context.Context, id string) error
+
+	// Release gives up a volume that is attached nowhere, and keeps it: with its data it leaves the cluster's volumes, and its name is free at
+	// once. It returns when the provider has confirmed; ErrNotFound when it was gone or given up already, ErrInUse when a host has it or
+	// took it meanwhile: then it is the cluster's as before.
+	Release(ctx context.Context, id string) error
 
 	// SetAttrs changes attributes (see Volume.Attrs) and returns when the provider has confirmed. Others keep their values.
 	SetAttrs(ctx context.Context, id string, attrs map[string]string) error

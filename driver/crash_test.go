@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/blockvol/blockvol/cloud"
 	"github.com/blockvol/blockvol/cloud/ec2sim"
 )
@@ -83,7 +85,7 @@ func TestEveryStepHasARowOfItsOwn(t *testing.T) {
 		}
 		names[row.Name] = true
 		switch row.Of {
-		case "create", "mount", "format", "take", "stop", "unmount", "remove":
+		case "create", "mount", "format", "take", "stop", "unmount", "remove", "release":
 		default:
 			t.Errorf("the step %q belongs to %q, for which no test drives it", row.Name, row.Of)
 		}
@@ -131,13 +133,16 @@ func testCrash(t *testing.T, c crash, image string) {
 	case "remove":
 		call, req = "Remove", m{"Name": crashName}
 		r.must("Create", create)
+	case "release":
+		call, req = "Remove", m{"Name": crashName}
+		r.must("Create", m{"Name": crashName, "Opts": m{"size": "1", "reclaim": "retain"}})
 	default:
 		t.Fatalf("no test drives %q", of)
 	}
 	x.dieAt(c.step)
 	_, _ = r.try(call, req) // cut by the crash, or answered before it
 	x.died(c.step)
-	id, uuid := r.onlyVolume(Steps[c.step].Of == "create" || Steps[c.step].Of == "remove")
+	id, uuid := r.onlyVolume(Steps[c.step].Of == "create" || call == "Remove")
 
 	r.start()
 	if c.again {
@@ -175,6 +180,31 @@ func testCrash(t *testing.T, c crash, image string) {
 	if vols := r.volumes(); len(vols) != 0 {
 		t.Errorf("left after the removal: %+v", vols)
 	}
+	kept := r.given(crashName)
+	want := 0
+	if Steps[c.step].Of == "release" {
+		want = 1
+	}
+	if len(kept) != want {
+		t.Errorf("kept outside of the cluster are %v, want %d", kept, want)
+	}
+}
+
+// given are the IDs of the volumes that had a name and were given up.
+func (r *rig) given(name string) (ids []string) {
+	r.t.Helper()
+	out, err := r.person().DescribeVolumes(context.Background(), &ec2.DescribeVolumesInput{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, v := range out.Volumes {
+		for _, tag := range v.Tags {
+			if *tag.Key == "blockvol:name" && *tag.Value == "released:"+name && v.State != types.VolumeStateDeleting {
+				ids = append(ids, *v.VolumeId)
+			}
+		}
+	}
+	return ids
 }
 
 // leaveOn attaches volumes to a new host, on which no plugin runs, and returns its ID.

@@ -102,6 +102,12 @@ func (h *heard) Delete(ctx context.Context, id string) error {
 	return err
 }
 
+func (h *heard) Release(ctx context.Context, id string) error {
+	err := h.Cloud.Release(ctx, id)
+	h.note(ctx, "tag volumes", err)
+	return err
+}
+
 func (h *heard) SetAttrs(ctx context.Context, id string, attrs map[string]string) error {
 	err := h.Cloud.SetAttrs(ctx, id, attrs)
 	h.note(ctx, "tag volumes", err)

@@ -338,6 +338,11 @@ func (c *modelCloud) Delete(ctx context.Context, id string) error {
 	})
 }
 
+func (c *modelCloud) Release(context.Context, string) error {
+	c.w.violate("Release was called for a volume that is to be deleted")
+	return errors.New("not in this model")
+}
+
 func (c *modelCloud) SetAttrs(ctx context.Context, id string, attrs map[string]string) error {
 	return c.call(ctx, callChanges, "", func(string) error {
 		v := c.w.volume(id)

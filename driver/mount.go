@@ -279,7 +279,30 @@ func (m *Manager) attach(ctx context.Context, v *record, vol cloud.Volume) (disk
 	}
 	v.rest(phaseAttached)
 	m.step(StepDevice)
+	if err := m.stillOurs(limited, v, vol); err != nil {
+		return disk.Device{}, err
+	}
 	return dev, nil
+}
+
+// stillOurs makes sure of a volume that is kept when it is removed, that no other host has done so since it was looked up here: an attachment
+// keeps a volume from being deleted, but not from being given up. Whoever gives one up looks afterwards whether somebody has it, and here it is
+// looked up after it was attached, so one of the two sees the other.
+func (m *Manager) stillOurs(ctx context.Context, v *record, vol cloud.Volume) error {
+	if rule, err := options.ReclaimOf(vol.Attrs); err == nil && rule == options.ReclaimDelete {
+		return nil
+	}
+	now, err := m.cloud.ByID(ctx, vol.ID)
+	switch {
+	case errors.Is(err, cloud.ErrNotFound), err == nil && (m.gone(now) || now.Name != v.name):
+		err = cloud.Errorf(cloud.ErrNotFound, "volume %q (%s) was removed on another host while it was being attached to %s; it is detached again", v.name, vol.ID, m.self().ID)
+	case err == nil:
+		return nil
+	default:
+		err = fmt.Errorf("volume %q (%s): whether it was removed on another host meanwhile cannot be told: %w", v.name, vol.ID, err)
+	}
+	v.set(func() { v.seenAt = time.Time{} })
+	return err
 }
 
 // refusedForGood tells whether an AttachVolume that failed has certainly not been carried out.

@@ -7,9 +7,10 @@ import (
 	"time"
 
 	"github.com/blockvol/blockvol/cloud"
+	"github.com/blockvol/blockvol/driver/options"
 )
 
-// Remove deletes the volume after it has proved for itself that nobody uses it: dockerd's own count of users is lost when one of its
+// Remove deletes the volume, or gives it up where it is to be kept, after it has proved for itself that nobody uses it: dockerd's own count of users is lost when one of its
 // look-ups fails. A volume that is gone already is success, so that a Remove whose answer was lost can be repeated.
 func (m *Manager) Remove(ctx context.Context, name string) error {
 	if err := checkName(name); err != nil {
@@ -48,23 +49,52 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 			v.set(func() { v.seenAt = time.Time{} })
 			return fmt.Errorf("volume %q (%s) is not removed: it is %s to %s; remove its containers there first", name, vol.ID, other.State, other.Host)
 		}
-		v.begin(phaseFree, "deleting the volume")
-		defer v.rest(phaseFree)
-		m.step(StepRemove)
-		if err := m.cloud.Delete(ctx, vol.ID); err != nil && !errors.Is(err, cloud.ErrNotFound) {
+		if err := m.reclaim(ctx, v, vol); err != nil {
 			v.set(func() { v.seenAt = time.Time{} })
 			return err
 		}
-		m.step(StepRemoveSent)
-		m.mu.Lock()
-		m.deleted[vol.ID] = time.Now()
-		m.mu.Unlock()
-		m.log.WithField("volume", name).Infof("deleted %s", vol.ID)
 		v.set(func() { v.id, v.seen, v.absentAt, v.users = "", nil, time.Now(), map[string]use{} })
 		m.save(v)
 		m.step(StepRemoveNoted)
 		return nil
 	})
+}
+
+// reclaim does with a volume that nobody uses what its tag says.
+func (m *Manager) reclaim(ctx context.Context, v *record, vol cloud.Volume) error {
+	rule, err := options.ReclaimOf(vol.Attrs)
+	if err != nil {
+		return fmt.Errorf("volume %q (%s) is not removed: %w; upgrade the plugin on this host, or correct the tag", v.name, vol.ID, err)
+	}
+	log := m.log.WithField("volume", v.name)
+	defer v.rest(phaseFree)
+	if rule == options.ReclaimRetain {
+		v.begin(phaseFree, "giving the volume up")
+		m.step(StepRelease)
+		err := m.cloud.Release(ctx, vol.ID)
+		if errors.Is(err, cloud.ErrNotFound) { // removed by another host, or an answer that is not true
+			if _, again := m.exists(ctx, v, 0); errors.Is(again, cloud.ErrNotFound) {
+				err = nil
+			}
+		}
+		if err != nil {
+			return err
+		}
+		m.step(StepReleaseSent)
+		log.Infof("released %s: it is kept, as reclaim=retain says", vol.ID)
+		return nil
+	}
+	v.begin(phaseFree, "deleting the volume")
+	m.step(StepRemove)
+	if err := m.cloud.Delete(ctx, vol.ID); err != nil && !errors.Is(err, cloud.ErrNotFound) {
+		return err
+	}
+	m.step(StepRemoveSent)
+	m.mu.Lock()
+	m.deleted[vol.ID] = time.Now()
+	m.mu.Unlock()
+	log.Infof("deleted %s", vol.ID)
+	return nil
 }
 
 // freeHere makes sure that the volume is neither mounted nor attached on this host, or refuses.

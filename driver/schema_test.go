@@ -34,10 +34,10 @@ func TestAVolumeOfANewerBlockvolIsShownAndLetGoAndOtherwiseRefused(t *testing.T)
 	}
 	write(t, filepath.Join(r.mount("pgdata", "c1"), "row"), "42")
 	r.crash()
-	r.tag(id, "blockvol:schema", "2")
+	r.tag(id, "blockvol:schema", "3")
 	r.calls()
 	r.start()
-	words := []string{"pgdata", id, "blockvol:schema is 2", "knows 1", "upgrade the plugin"}
+	words := []string{"pgdata", id, "blockvol:schema is 3", "knows 2", "upgrade the plugin"}
 	told := func() {
 		t.Helper()
 		r.eventually("Get tells why it is not used", func() bool {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/blockvol/blockvol/cloud"
+	"github.com/blockvol/blockvol/driver/options"
 )
 
 // info is what Docker is told of a volume, from memory and the kernel alone.
@@ -75,6 +76,11 @@ func (m *Manager) info(v *record) Info {
 	}
 	if p := vol.Attrs[attrProfile]; p != "" {
 		st["profile"] = p
+	}
+	if rule, err := options.ReclaimOf(vol.Attrs); err != nil {
+		st["reclaim"] = err.Error()
+	} else {
+		st["reclaim"] = rule
 	}
 	st["filesystem"] = vol.Attrs[attrFS]
 	if a, ok := vol.Elsewhere(host); ok {

@@ -40,12 +40,14 @@ const (
 	StepRemove
 	StepRemoveSent
 	StepRemoveNoted
+	StepRelease
+	StepReleaseSent
 	stepCount
 )
 
 // Steps is what each step is called, which request passes it, and where the world then stands. Requests: create, mount, format (a mount
 // that makes the filesystem), take (a mount that takes the volume from a dead host), stop (one that has an ill host stopped first), unmount,
-// remove.
+// remove, release (a remove of a volume that is kept).
 var Steps = [stepCount]struct{ Name, Of, Means string }{
 	StepCreate:       {"create", "create", "the name was looked up and is free; CreateVolume is about to be sent"},
 	StepCreateSent:   {"create-sent", "create", "CreateVolume was accepted; nothing of it is written down here"},
@@ -81,6 +83,8 @@ var Steps = [stepCount]struct{ Name, Of, Means string }{
 	StepRemove:       {"remove", "remove", "the volume is proven unused and free; DeleteVolume is about to be sent"},
 	StepRemoveSent:   {"remove-sent", "remove", "DeleteVolume was accepted; the ledger still names the volume"},
 	StepRemoveNoted:  {"remove-noted", "remove", "the ledger has forgotten the volume; Docker has no answer"},
+	StepRelease:      {"release", "release", "the volume is proven unused and free, and is to be kept; the tags that give it up are about to be sent"},
+	StepReleaseSent:  {"release-sent", "release", "EC2 shows that the volume is given up; the ledger still names it"},
 }
 
 // String is the step's name.

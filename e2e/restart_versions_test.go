@@ -117,9 +117,9 @@ func TestAPluginIsUpgradedUnderAContainerAndWorksBesideAnOlderOne(t *testing.T) 
 // newerVolume meets a volume whose tags say that a newer version has made it.
 func newerVolume(t *testing.T, e *Engine, s *AloneSim) {
 	v := e.VolumeName(t)
-	id, _ := s.Import(t, "", 1, map[string]string{"blockvol:cluster": "versions", "blockvol:name": v, "blockvol:schema": "2", "blockvol:fs": "none",
+	id, _ := s.Import(t, "", 1, map[string]string{"blockvol:cluster": "versions", "blockvol:name": v, "blockvol:schema": "3", "blockvol:fs": "none",
 		"blockvol:fstype": "ext4", "blockvol:subdir": "data"})
-	words := []string{v, id, "blockvol:schema is 2", "knows 1", "upgrade the plugin"}
+	words := []string{v, id, "blockvol:schema is 3", "knows 2", "upgrade the plugin"}
 	if said := fmt.Sprint(e.Inspect(t, v).Status["error"]); !strings.Contains(said, words[2]) || !strings.Contains(said, words[4]) {
 		t.Errorf("docker volume inspect: %s", said)
 	}

@@ -16,6 +16,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
 
 // Sim steers the simulator of a plugin with BACKEND=sim, over its HTTP control.
@@ -85,6 +89,11 @@ func (s *Sim) ask(method, path string, in, out any) error {
 		}
 	}
 	return nil
+}
+
+// EC2 is the account's owner, who uses EC2 beside blockvol.
+func (s *Sim) EC2() *ec2.Client {
+	return ec2.New(ec2.Options{Region: "us-sim-1", BaseEndpoint: aws.String("http://sim"), HTTPClient: s.client, Credentials: credentials.NewStaticCredentialsProvider("AKIAOWNER", "x", "")})
 }
 
 // Call is one EC2 call that the simulator got.

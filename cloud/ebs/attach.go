@@ -183,7 +183,7 @@ func (c *Client) Detach(ctx context.Context, id string) error {
 func (c *Client) detach(ctx context.Context, id string) error {
 	// An attachment to this instance that carried our tags once is ours to end, also of a volume that is too new for anything else.
 	if !c.known.proven(id, 0) {
-		if _, err := c.lookByID(ctx, id); err != nil {
+		if _, err := c.lookByID(ctx, id); err != nil && !c.heldFormer(ctx, id) {
 			return err
 		}
 	}

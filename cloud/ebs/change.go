@@ -108,9 +108,9 @@ func (c *Client) lookTwice(ctx context.Context, id string) (cloud.Volume, error)
 
 // deleted takes note that a volume is gone: its name may be created again with the next token.
 func (c *Client) deleted(id string) {
-	var name string
-	c.known.change(id, func(r *record, now time.Time) { name, r.deleted = r.name, now })
-	if name != "" {
+	var name, bound string
+	c.known.change(id, func(r *record, now time.Time) { name, bound, r.deleted = r.name, r.boundBy, now })
+	if name != "" && bound == "" {
 		n, _ := c.tokens.current(name)
 		c.tokens.burn(name, n)
 	}
@@ -134,17 +134,13 @@ func (c *Client) setAttrs(ctx context.Context, id string, attrs map[string]strin
 		}
 		tags[prefix+attr] = value
 	}
+	if schema := schemaFor(attrs); schema != schemaFirst {
+		tags[tagSchema] = schema
+	}
 	if err := c.prove(ctx, id, c.known.proven(id, c.timing.TagTime)); err != nil {
 		return err
 	}
-	ec2api, err := c.getAPI(ctx)
-	if err != nil {
-		return err
-	}
-	return c.throughWindow(ctx, id, func() error {
-		_, err := invoke(ctx, c, "CreateTags", ec2api.CreateTags, &ec2.CreateTagsInput{Resources: []string{id}, Tags: toTags(tags)})
-		return err
-	}, "InvalidVolume.NotFound", "InvalidID")
+	return c.tag(ctx, id, tags)
 }
 
 // throughWindow repeats a call that EC2 answers with one of the codes although the volume was just seen: not every part of EC2 knows of

@@ -22,7 +22,10 @@ const (
 	tagSlot    = prefix + "slot" // of a snapshot: see cloud.SnapshotSpec
 	tagConsole = "Name"          // what the EC2 console shows
 
-	schema = "1" // of the tags; a volume without it has this one, a volume with another one was made by a newer blockvol
+	// The schemas of the tags. A volume without one has the first; one that is not here was made by a newer blockvol. Each volume has the
+	// oldest with which nobody does harm, so that older versions can use those that they understand.
+	schemaFirst  = "1"
+	schemaLatest = "2" // the volume is kept when it is removed, or blockvol did not make it: version 1 would delete it
 
 	maxTagKey   = 128 // characters, EC2's limit
 	maxTagValue = 256
@@ -32,7 +35,7 @@ const (
 // reserved reports whether an attribute belongs to this package.
 func reserved(attr string) bool {
 	switch prefix + attr {
-	case tagCluster, tagName, tagSchema, tagSlot:
+	case tagCluster, tagName, tagSchema, tagSlot, tagReleasedAt, tagMadeAs:
 		return true
 	}
 	return false
@@ -63,7 +66,7 @@ func toVolume(cluster string, v types.Volume) (volume cloud.Volume, ours bool) {
 	volume.Name, volume.Attrs, volume.Tags = t.name, t.attrs, t.others
 	if t.newer != "" {
 		volume.Newer = cloud.Errorf(cloud.ErrState, "volume %q (%s) was made by a newer blockvol: its tag %s is %s, and this version knows %s; "+
-			"it is neither used nor changed here until you upgrade the plugin on this host", volume.Name, id, tagSchema, t.newer, schema)
+			"it is neither used nor changed here until you upgrade the plugin on this host", volume.Name, id, tagSchema, t.newer, schemaLatest)
 	}
 	for _, a := range v.Attachments {
 		if a.State == types.VolumeAttachmentStateDetached {
@@ -76,7 +79,8 @@ func toVolume(cluster string, v types.Volume) (volume cloud.Volume, ours bool) {
 			Since:  aws.ToTime(a.AttachTime),
 		})
 	}
-	return volume, t.ours && volume.Name != ""
+	_, gone := former(volume.Name)
+	return volume, t.ours && volume.Name != "" && !gone
 }
 
 // readTags sorts the tags of a volume or a snapshot.
@@ -92,7 +96,7 @@ func readTags(cluster string, tags []types.Tag) (t sortedTags) {
 		case key == tagSlot:
 			t.slot = value
 		case key == tagSchema:
-			if value != schema {
+			if value != schemaFirst && value != schemaLatest {
 				t.newer = value
 			}
 		case blockvol:
@@ -115,6 +119,14 @@ type sortedTags struct {
 	attrs, others map[string]string
 }
 
+// schemaFor is the schema that a volume with these attributes needs.
+func schemaFor(attrs map[string]string) string {
+	if _, ok := attrs["reclaim"]; ok {
+		return schemaLatest
+	}
+	return schemaFirst
+}
+
 // createInput is the request for a volume. It depends on the cluster, the spec and the token alone, and is the same on every host:
 // EC2 compares it with what the token was used for before.
 func createInput(cluster string, spec cloud.Spec, token string) *ec2.CreateVolumeInput {
@@ -125,7 +137,7 @@ func createInput(cluster string, spec cloud.Spec, token string) *ec2.CreateVolum
 	for attr, value := range spec.Attrs {
 		tags[prefix+attr] = value
 	}
-	tags[tagCluster], tags[tagName], tags[tagSchema] = cluster, spec.Name, schema
+	tags[tagCluster], tags[tagName], tags[tagSchema] = cluster, spec.Name, schemaFor(spec.Attrs)
 	in := &ec2.CreateVolumeInput{
 		ClientToken:       aws.String(token),
 		AvailabilityZone:  aws.String(spec.Zone),

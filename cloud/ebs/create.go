@@ -51,6 +51,13 @@ func (c *Client) makeVolume(ctx context.Context, spec cloud.Spec) (cloud.Volume,
 			made.first = c.timing.FirstPoll
 			if made.state != cloud.Creating {
 				made.first = 0
+				// The token leads to its volume also when that was given up since.
+				if gone, err := c.wasReleased(ctx, spec.Name, made.id); err != nil {
+					return cloud.Volume{}, err
+				} else if gone {
+					c.tokens.burn(spec.Name, n)
+					break
+				}
 			}
 			return c.awaitCreated(ctx, made)
 		case hasCode(err, "VolumeLimitExceeded"):
@@ -74,7 +81,10 @@ func (c *Client) makeVolume(ctx context.Context, spec cloud.Spec) (cloud.Volume,
 				}
 			}
 			if !deleted {
-				return cloud.Volume{}, err
+				// A volume that was given up is no volume of the name, and yet the reason.
+				if gone, lookErr := c.wasReleased(ctx, spec.Name, ""); lookErr != nil || !gone {
+					return cloud.Volume{}, err
+				}
 			}
 			absent = true // one look through the window holds for the whole walk
 			c.tokens.burn(spec.Name, n)

@@ -20,11 +20,14 @@ type memory struct {
 // record is what is known of one volume; a zero time is never.
 type record struct {
 	name     string
+	boundBy  string    // what tagBound said then: not empty if the name's client token did not make it
 	seen     time.Time // last seen with the tags of our cluster, in a form that this version knows
 	attached time.Time // last AttachVolume to this host that EC2 accepted
 	device   string    // its device name
 	detached time.Time // last DetachVolume from this host that EC2 accepted
 	deleted  time.Time // DeleteVolume that EC2 accepted
+	released time.Time // the release that EC2 accepted ...
+	before   [2]string // ... and what the tags bound and released-at said before it
 }
 
 const (
@@ -63,12 +66,16 @@ func (m *memory) change(id string, f func(r *record, now time.Time)) {
 // saw takes note of a volume of ours and corrects what the answer cannot know yet.
 func (m *memory) saw(v cloud.Volume) cloud.Volume {
 	m.change(v.ID, func(r *record, now time.Time) {
-		r.name, r.seen = v.Name, now
+		r.name, r.boundBy, r.seen = v.Name, origin(v)[0], now
 		if v.Newer != nil {
 			r.seen = time.Time{}
 		}
 		if !r.deleted.IsZero() && now.Sub(r.deleted) < deletedLength && v.State != cloud.Deleted {
 			v.State = cloud.Deleting
+		}
+		// What shows a volume that was given up as it was before is older than that. It may have come back to a name since.
+		if !r.released.IsZero() && now.Sub(r.released) < deletedLength && origin(v) == r.before {
+			v.State, r.seen = cloud.Deleting, time.Time{}
 		}
 	})
 	return v
@@ -78,6 +85,11 @@ func (m *memory) saw(v cloud.Volume) cloud.Volume {
 func (m *memory) foreign(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if r, ok := m.of[id]; ok && !r.released.IsZero() {
+		r.seen = time.Time{}
+		m.of[id] = r
+		return
+	}
 	delete(m.of, id)
 }
 

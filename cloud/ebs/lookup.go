@@ -130,34 +130,45 @@ func filter(name string, values ...string) types.Filter {
 
 // describe asks for volumes by filters, never by VolumeIds [one missing ID fails the whole call], and returns those of the cluster.
 func (c *Client) describe(ctx context.Context, filters ...types.Filter) ([]cloud.Volume, error) {
-	ec2api, err := c.getAPI(ctx)
+	var found []cloud.Volume
+	at := map[string]int{} // a volume may be on two pages if the list changes between them
+	err := c.pages(ctx, filters, func(v types.Volume) {
+		volume, ours := toVolume(c.cfg.Cluster, v)
+		if !ours {
+			c.known.foreign(volume.ID)
+			return
+		}
+		volume = c.known.saw(volume) // this is the proof that it may be changed
+		if i, twice := at[volume.ID]; twice {
+			found[i] = volume
+			return
+		}
+		at[volume.ID] = len(found)
+		found = append(found, volume)
+	})
 	if err != nil {
 		return nil, err
 	}
+	return found, nil
+}
+
+// pages asks for volumes by filters and hands on each of the answer, whosever it is.
+func (c *Client) pages(ctx context.Context, filters []types.Filter, each func(types.Volume)) error {
+	ec2api, err := c.getAPI(ctx)
+	if err != nil {
+		return err
+	}
 	in := &ec2.DescribeVolumesInput{Filters: filters, MaxResults: aws.Int32(pageSize)}
-	var found []cloud.Volume
-	at := map[string]int{} // a volume may be on two pages if the list changes between them
 	for {
 		out, err := invoke(ctx, c, "DescribeVolumes", ec2api.DescribeVolumes, in)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, v := range out.Volumes {
-			volume, ours := toVolume(c.cfg.Cluster, v)
-			if !ours {
-				c.known.foreign(volume.ID)
-				continue
-			}
-			volume = c.known.saw(volume) // this is the proof that it may be changed
-			if i, twice := at[volume.ID]; twice {
-				found[i] = volume
-				continue
-			}
-			at[volume.ID] = len(found)
-			found = append(found, volume)
+			each(v)
 		}
 		if aws.ToString(out.NextToken) == "" {
-			return found, nil
+			return nil
 		}
 		in.NextToken = out.NextToken
 	}

@@ -253,12 +253,12 @@ func TestAVolumeOfANewerBlockvolIsFoundAndDetachedButNotChanged(t *testing.T) {
 	c := w.client()
 	v := w.create(c, "future")
 	w.attach(c, v)
-	w.retag(v.ID, tagSchema, "2")
+	w.retag(v.ID, tagSchema, "3")
 	found, err := c.ByName(timeout(t, time.Minute), "future")
 	if err != nil || found.ID != v.ID || found.Newer == nil {
 		t.Fatalf("%+v, %v", found, err)
 	}
-	contains(t, found.Newer, "future", v.ID, "blockvol:schema is 2", "knows 1", "upgrade the plugin")
+	contains(t, found.Newer, "future", v.ID, "blockvol:schema is 3", "knows 2", "upgrade the plugin")
 	w.ResetCalls()
 	for what, err := range map[string]error{
 		"attach":      c.Attach(timeout(t, time.Minute), found),
@@ -308,7 +308,7 @@ func TestAttributesAreChangedWithOneCall(t *testing.T) {
 		t.Errorf("%v, %v, %v", got.Attrs, got.Tags, err)
 	}
 	w.ResetCalls()
-	for _, key := range []string{"cluster", "name", "schema", ""} {
+	for _, key := range []string{"cluster", "name", "schema", "released-at", "made-as", ""} {
 		if err := c.SetAttrs(timeout(t, time.Minute), v.ID, map[string]string{key: "x"}); !errors.Is(err, cloud.ErrInvalid) {
 			t.Errorf("key %q: %v", key, err)
 		}

@@ -58,7 +58,7 @@ func (c *Client) createSnapshot(ctx context.Context, spec cloud.SnapshotSpec) (c
 	for attr, value := range spec.Attrs {
 		tags[prefix+attr] = value
 	}
-	tags[tagCluster], tags[tagName], tags[tagSchema], tags[tagSlot] = c.cfg.Cluster, v.Name, schema, spec.Slot
+	tags[tagCluster], tags[tagName], tags[tagSchema], tags[tagSlot] = c.cfg.Cluster, v.Name, schemaFirst, spec.Slot
 	in := &ec2.CreateSnapshotInput{VolumeId: aws.String(v.ID), TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeSnapshot, Tags: toTags(tags)}}}
 	if spec.Description != "" {
 		in.Description = aws.String(spec.Description)
@@ -241,7 +241,7 @@ func toSnapshot(cluster string, raw types.Snapshot) (s cloud.Snapshot, ours bool
 	s.Volume, s.Slot, s.Attrs, s.Tags = t.name, t.slot, t.attrs, t.others
 	if t.newer != "" {
 		s.Newer = cloud.Errorf(cloud.ErrState, "snapshot %s of volume %q was made by a newer blockvol: its tag %s is %s, and this version knows %s; "+
-			"it is not changed here until you upgrade the plugin on this host", s.ID, s.Volume, tagSchema, t.newer, schema)
+			"it is not changed here until you upgrade the plugin on this host", s.ID, s.Volume, tagSchema, t.newer, schemaLatest)
 	}
 	return s, t.ours && s.Volume != ""
 }

@@ -214,7 +214,7 @@ func TestForeignSnapshotsAreInvisibleAndUntouchable(t *testing.T) {
 	if n := w.count("DeleteSnapshot"); n != 0 {
 		t.Errorf("%d DeleteSnapshot calls", n)
 	}
-	w.retag(mine.ID, tagSchema, "2")
+	w.retag(mine.ID, tagSchema, "3")
 	err := c.DeleteSnapshot(timeout(t, time.Minute), mine.ID)
 	if !errors.Is(err, cloud.ErrState) {
 		t.Errorf("a snapshot of a newer blockvol: %v", err)

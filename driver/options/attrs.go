@@ -43,6 +43,9 @@ func (o Options) Attrs() map[string]string {
 			attrs[name] = v
 		}
 	}
+	if o.Reclaim != ReclaimDelete { // without it older versions may use the volume too
+		attrs[nameReclaim] = o.Reclaim
+	}
 	if o.Profile != "" {
 		attrs[nameProfile] = o.Profile
 	}

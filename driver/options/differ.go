@@ -34,6 +34,11 @@ func (o Options) Differences(v cloud.Volume) []string {
 	if have, want := v.Attrs[nameProfile], o.Profile; o.given[nameProfile] && have != want {
 		differ(nameProfile, cmp.Or(have, NoProfile), cmp.Or(want, NoProfile))
 	}
+	if have, err := ReclaimOf(v.Attrs); err != nil {
+		all = append(all, err.Error())
+	} else {
+		text(nameReclaim, have, o.Reclaim)
+	}
 	count("size", v.SizeGiB, o.SizeGiB, "GiB")
 	text("type", v.Type, o.Type)
 	count("iops", v.IOPS, o.IOPS, "")

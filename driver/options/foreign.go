@@ -17,8 +17,8 @@ var foreign = []struct {
 	{[]string{"volume-id", "ebs-volume-id", "import", "adopt", "existing"},
 		"blockvol uses only volumes that it made itself, and finds them by name"},
 	{[]string{"name", "volume-name", "volume"}, "the name is the last argument of docker volume create"},
-	{[]string{"delete-on-remove", "delete-on-termination", "remove-on-delete", "reclaim", "reclaim-policy", "retain", "keep", "termination-policy", "preserve"},
-		"it cannot be chosen: docker volume rm deletes the EBS volume, and nothing else does, neither the end of a container nor that of an instance"},
+	{[]string{"delete-on-remove", "delete-on-termination", "remove-on-delete", "retain", "keep", "termination-policy", "preserve"},
+		"write reclaim=retain to keep the EBS volume when the volume is removed; nothing else deletes it, neither the end of a container nor that of an instance"},
 	{[]string{"backing"}, "it is an option of Cloudstor: leave it out, every blockvol volume is what Cloudstor calls relocatable " +
 		"(an EBS volume that follows its container to other hosts of its zone); local and shared volumes are not supported"},
 	{[]string{"perfmode", "performance-mode", "throughput-mode", "efs"}, "it is about Amazon EFS, and blockvol makes EBS volumes"},

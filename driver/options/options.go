@@ -24,6 +24,7 @@ type Options struct {
 	Mode         os.FileMode // of the root directory; setuid, setgid and sticky are os.ModeSetuid, os.ModeSetgid and os.ModeSticky
 	Subdir       string      // a clean relative path, or "/"
 	Fencing      string      // one of Fencings; empty: as the plugin is set
+	Reclaim      string      // one of Reclaims
 	Profile      string      // what the other values come from, where the request says nothing; empty: none
 	Zone         string      // empty: the host's
 	Tags         map[string]string

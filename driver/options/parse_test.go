@@ -41,7 +41,7 @@ func refuse(t *testing.T, request, defaults m, parts ...string) {
 
 func TestNothingAskedForGivesTheDocumentedDefaults(t *testing.T) {
 	o := accept(t, nil, nil)
-	want := Options{SizeGiB: 16, Type: "gp3", FSType: "ext4", Mode: 0o755, Subdir: "data", Tags: m{}, given: map[string]bool{}}
+	want := Options{SizeGiB: 16, Type: "gp3", FSType: "ext4", Mode: 0o755, Subdir: "data", Reclaim: "delete", Tags: m{}, given: map[string]bool{}}
 	if !reflect.DeepEqual(o, want) {
 		t.Errorf("got %+v, want %+v", o, want)
 	}
@@ -62,7 +62,7 @@ func TestEveryOptionReachesItsField(t *testing.T) {
 	o.given = nil
 	want := Options{SizeGiB: 200, Type: "io2", IOPS: 10000, Encrypted: true, KMSKeyID: "alias/db", FSType: "xfs",
 		MkfsOptions: []string{"-m", "reflink=0", "-d", "agcount=8"}, MountOptions: []string{"noatime", "logbufs=8"}, UID: &uid, GID: &gid,
-		Mode: os.ModeSetgid | 0o770, Subdir: "pg/data", Zone: "eu-central-1a", Tags: m{"Team": "DB, west"}}
+		Mode: os.ModeSetgid | 0o770, Subdir: "pg/data", Reclaim: "delete", Zone: "eu-central-1a", Tags: m{"Team": "DB, west"}}
 	if !reflect.DeepEqual(o, want) {
 		t.Errorf("got %+v\nwant %+v", o, want)
 	}
@@ -79,7 +79,7 @@ var valid = map[string]struct {
 	"size": {value: "20GiB"}, "type": {value: "gp2"}, "iops": {value: "4000"}, "throughput": {value: "300"}, "encrypted": {value: "true"},
 	"kms-key-id": {value: "alias/db"}, "fstype": {value: "xfs"}, "mkfs-options": {value: "-m 0"}, "mount-options": {value: "noatime"},
 	"uid": {value: "1000"}, "gid": {value: "1000"}, "mode": {value: "0700"}, "subdir": {value: "x"}, "availability-zone": {value: "eu-central-1b"},
-	"tag.KEY": {value: "v"}, "fencing": {value: "never"}, "profile": {value: "none"}, "access-mode": {value: "RWO"},
+	"tag.KEY": {value: "v"}, "fencing": {value: "never"}, "profile": {value: "none"}, "reclaim": {value: "Retain"}, "access-mode": {value: "RWO"},
 }
 
 func TestEveryAliasMeansItsOptionInEveryWritingOfIt(t *testing.T) {
@@ -254,8 +254,8 @@ func TestOptionsOfOthersAreRefusedWithWhatToDo(t *testing.T) {
 	for _, c := range []struct{ key, value, part string }{
 		{"o", "addr=1.2.3.4", "-d local"}, {"device", ":/x", "-d local"},
 		{"snapshotID", "snap-1", "empty volumes only"}, {"snapshot-id", "snap-1", "empty volumes only"}, {"from", "x", "empty volumes only"},
-		{"volumeID", "vol-1", "made itself"}, {"delete-on-remove", "true", "docker volume rm deletes"}, {"deleteOnTermination", "true", "docker volume rm deletes"},
-		{"reclaim", "keep", "docker volume rm deletes"}, {"backing", "relocatable", "leave it out"}, {"backing", "shared", "not supported"},
+		{"volumeID", "vol-1", "made itself"}, {"delete-on-remove", "true", "reclaim=retain"}, {"deleteOnTermination", "true", "reclaim=retain"},
+		{"keep", "", "reclaim=retain"}, {"backing", "relocatable", "leave it out"}, {"backing", "shared", "not supported"},
 		{"multi-attach", "true", "one host at a time"}, {"aws-profile", "x", "docker plugin set"}, {"iopsPerGB", "50", "iops=N"}, {"blockSize", "4096", "mkfs-options"},
 		{"tagSpecification_1", "a=b", "tag.KEY=VALUE"}, {"tag", "a", "tag.KEY=VALUE"}, {"tag:team", "a", `"tag.team"`}, {"overwriteFS", "true", "never overwrites"},
 		{"csi.storage.k8s.io/provisioner-secret-name", "x", "Kubernetes"}, {"ro", "", ":ro"}, {"volumeMode", "Block", "raw block"}, {"", "x", "no name"},

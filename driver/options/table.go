@@ -28,6 +28,7 @@ type Option struct {
 const (
 	nameHelp    = "help"
 	nameProfile = "profile"
+	nameReclaim = "reclaim"
 	tagPrefix   = "tag."
 	// tagName is how the row of tags is called in the table.
 	tagName = "tag.KEY"
@@ -116,6 +117,12 @@ var table = []Option{
 		Aliases: []string{"access-modes", "access"},
 		Doc: "Who may use the volume at a time: rwo is one host, with any number of containers. rwx (many hosts write) and rox (many hosts read) " +
 			"are refused, because an EBS volume with ext4 or xfs cannot do that.",
+	},
+	{
+		Name: nameReclaim, Default: ReclaimDelete, Values: strings.Join(Reclaims, ", "), set: setReclaim,
+		Aliases: []string{"reclaim-policy", "persistent-volume-reclaim-policy"},
+		Doc: "What docker volume rm does with the EBS volume: delete deletes it with its data; retain keeps it, outside of the cluster's volumes and not " +
+			"listed any more, while its name is free at once.",
 	},
 	{
 		Name: "fencing", Values: strings.Join(Fencings, ", "), set: setFencing,

@@ -110,6 +110,37 @@ func setFencing(o *Options, value string) error {
 	return nil
 }
 
+// What becomes of the provider's volume when the Docker volume is removed.
+const (
+	ReclaimDelete = "delete"
+	ReclaimRetain = "retain"
+)
+
+// Reclaims are all of them.
+var Reclaims = []string{ReclaimDelete, ReclaimRetain}
+
+func setReclaim(o *Options, value string) error {
+	rule := strings.ToLower(value)
+	if !slices.Contains(Reclaims, rule) {
+		return fmt.Errorf("%s is not what can become of a volume that is removed: use %s", quote(value), strings.Join(Reclaims, " or "))
+	}
+	o.Reclaim = rule
+	return nil
+}
+
+// ReclaimOf reads from a volume's attributes what becomes of it when it is removed. What this version does not know is an error: such a
+// volume must not be removed by it.
+func ReclaimOf(attrs map[string]string) (string, error) {
+	rule, ok := attrs[nameReclaim]
+	switch {
+	case !ok:
+		return ReclaimDelete, nil
+	case slices.Contains(Reclaims, rule):
+		return rule, nil
+	}
+	return "", fmt.Errorf("the volume's tag blockvol:%s is %s, and this version knows %s", nameReclaim, quote(rule), strings.Join(Reclaims, " and "))
+}
+
 // accessModes are the names of access modes, each with the reason why it is refused; empty: it is what a volume has.
 var accessModes = map[string]string{
 	"rwo": "", "readwriteonce": "", "singlenodewriter": "",
