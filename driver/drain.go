@@ -151,7 +151,7 @@ func (m *Manager) letGoOfAll(ctx context.Context) []DrainLeft {
 			case <-ctx.Done():
 			}
 		})
-		m.goOn(v.name, func(base context.Context) {
+		began := m.goOn(v.name, func(base context.Context) {
 			defer close(done)
 			turn, cancel := context.WithTimeout(base, drainLook)
 			defer cancel()
@@ -161,6 +161,9 @@ func (m *Manager) letGoOfAll(ctx context.Context) []DrainLeft {
 			defer v.turn.give()
 			m.settle(base, v, atOnce)
 		})
+		if !began {
+			close(done)
+		}
 	}
 	all.Wait()
 	left := []DrainLeft{}

@@ -141,7 +141,7 @@ func (m *Manager) probe(ctx context.Context) {
 	m.heard.mu.Lock()
 	m.heard.asking = time.Now()
 	m.heard.mu.Unlock()
-	m.goOn("health", func(base context.Context) {
+	began := m.goOn("health", func(base context.Context) {
 		defer close(answered)
 		base, cancel := context.WithTimeout(base, m.timing.Request)
 		defer cancel()
@@ -154,6 +154,9 @@ func (m *Manager) probe(ctx context.Context) {
 		m.heard.asking = time.Time{}
 		m.heard.mu.Unlock()
 	})
+	if !began {
+		return // it is shutting down, which is told apart from this
+	}
 	select {
 	case <-answered:
 	case <-ctx.Done():

@@ -154,9 +154,16 @@ func (m *Manager) Start(ctx context.Context) {
 	m.goOn("sweep", m.sweepLoop)
 }
 
-// goOn runs fn apart from any request, until it ends or the Manager closes.
-func (m *Manager) goOn(what string, fn func(ctx context.Context)) {
+// goOn runs fn apart from any request, until it ends or the Manager closes. Once it closes nothing begins any more, and false is returned:
+// Close waits for what has begun before, and for nothing else.
+func (m *Manager) goOn(what string, fn func(ctx context.Context)) bool {
+	m.mu.Lock()
+	if m.closing {
+		m.mu.Unlock()
+		return false
+	}
 	m.working.Add(1)
+	m.mu.Unlock()
 	go func() {
 		defer m.working.Done()
 		defer func() {
@@ -166,6 +173,7 @@ func (m *Manager) goOn(what string, fn func(ctx context.Context)) {
 		}()
 		fn(m.base)
 	}()
+	return true
 }
 
 // errPanicked is what those hear who waited for work that ended in a panic.
@@ -279,8 +287,9 @@ func (m *Manager) self() cloud.Host {
 // work runs fn with v's turn, apart from the request: when ctx ends first, fn goes on and the caller is told what is being done. A caller
 // that gives up before its turn comes has asked for nothing: its retry will ask again.
 func (m *Manager) work(ctx context.Context, v *record, fn func(ctx context.Context) error) error {
+	tooLate := fmt.Errorf("volume %q: blockvol is shutting down; nothing is lost, try again in a moment", v.name)
 	done := make(chan error, 1)
-	m.goOn(v.name, func(base context.Context) {
+	began := m.goOn(v.name, func(base context.Context) {
 		err := errPanicked
 		defer func() { done <- err }()
 		if terr := v.turn.take(either(base, ctx)); terr != nil {
@@ -290,13 +299,16 @@ func (m *Manager) work(ctx context.Context, v *record, fn func(ctx context.Conte
 		defer v.turn.give()
 		err = fn(base)
 	})
+	if !began {
+		return tooLate
+	}
 	select {
 	case err := <-done:
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
 			return m.stillDoing(v)
 		}
 		if errors.Is(err, context.Canceled) && m.base.Err() != nil {
-			return fmt.Errorf("volume %q: blockvol is shutting down; nothing is lost, try again in a moment", v.name)
+			return tooLate
 		}
 		return err
 	case <-ctx.Done():

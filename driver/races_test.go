@@ -1,6 +1,8 @@
 package driver
 
 import (
+	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,6 +62,25 @@ func TestAnEndDuringTheStartKeepsNoLock(t *testing.T) {
 	if err := r.manager.getReady(); err == nil {
 		t.Error("it got ready after its end")
 	}
+	r.start()
+	r.mount("pgdata", "c1")
+	r.unmount("pgdata", "c1")
+}
+
+// What begins while Close waits for the rest would outlive it, and the next plugin would meet it.
+func TestNothingBeginsAfterTheEnd(t *testing.T) {
+	r := newRig(t)
+	r.create("pgdata")
+	v := r.manager.all()[0]
+	r.stop()
+	never := func(context.Context) error { t.Error("it began"); return nil }
+	if err := r.manager.work(t.Context(), v, never); err == nil || !strings.Contains(err.Error(), `"pgdata": blockvol is shutting down`) {
+		t.Errorf("work after the end: %v", err)
+	}
+	if r.manager.goOn("late", func(context.Context) { t.Error("it began") }) {
+		t.Error("it is said to have begun")
+	}
+	r.manager.working.Wait()
 	r.start()
 	r.mount("pgdata", "c1")
 	r.unmount("pgdata", "c1")

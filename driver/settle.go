@@ -69,12 +69,6 @@ func (m *Manager) wake(v *record, d time.Duration) {
 	}
 	v.due = due
 	v.timer = time.AfterFunc(d, func() {
-		m.mu.Lock()
-		closing := m.closing
-		m.mu.Unlock()
-		if closing {
-			return
-		}
 		m.goOn(v.name, func(base context.Context) {
 			if m.ready(base) != nil {
 				m.wake(v, time.Second)
