@@ -183,7 +183,7 @@ func (m *Manager) detachFor(ctx context.Context, req DetachRequest, say Say) (De
 		return Detached{}, err
 	}
 	v := m.record(req.Volume)
-	out := Detached{Volume: v.name, ID: req.ID, Instance: req.Instance, Done: "detached"}
+	out := Detached{Volume: v.name, ID: req.ID, Instance: req.Instance, Done: "detached"} // what it says if err is nil
 	err := m.work(ctx, v, func(base context.Context) error {
 		defer v.set(func() { v.doing, v.seenAt = "", time.Time{} })
 		vol, err := m.exists(base, v, 0)
@@ -211,7 +211,10 @@ func (m *Manager) detachFor(ctx context.Context, req DetachRequest, say Say) (De
 		}
 		return m.detachElsewhere(base, v, vol, a.Host, req.Stop, say)
 	})
-	return out, err
+	if err != nil {
+		return Detached{}, err // the work may go on, and write to out
+	}
+	return out, nil
 }
 
 // detachHere lets go of a volume that this host has, if nothing here uses it.

@@ -46,6 +46,7 @@ func (m *Manager) Mount(ctx context.Context, name, id string) (path string, undo
 	}
 	v := m.record(name)
 	c := &claim{id: id}
+	var mounted string // told only if the work ended in time: if not, it goes on and may still write this
 	err = m.work(ctx, v, func(base context.Context) error {
 		began := time.Now()
 		p, err := m.makeUsable(base, v)
@@ -66,7 +67,7 @@ func (m *Manager) Mount(ctx context.Context, name, id string) (path string, undo
 		m.save(v)
 		m.step(StepMountNoted)
 		m.wake(v, m.timing.HandOver)
-		path = p
+		mounted = p
 		return nil
 	})
 	undo = func() { m.abandon(v, c) }
@@ -74,7 +75,7 @@ func (m *Manager) Mount(ctx context.Context, name, id string) (path string, undo
 		undo()
 		return "", nil, err
 	}
-	return path, undo, nil
+	return mounted, undo, nil
 }
 
 // abandon takes back a claim whose answer nobody got. The volume stays mounted for a while: the retry may come, and what looks lost may

@@ -85,3 +85,23 @@ func TestNothingBeginsAfterTheEnd(t *testing.T) {
 	r.mount("pgdata", "c1")
 	r.unmount("pgdata", "c1")
 }
+
+// The work of a Mount goes on when its request is given up, and is done in the same moment.
+func TestAMountThatIsGivenUpInTheLastMomentIsRolledBack(t *testing.T) {
+	h := newHooked(t)
+	h.create("pgdata")
+	for range 5 {
+		ctx, giveUp := context.WithCancel(t.Context())
+		h.next(StepMountNoted, func(int) { giveUp() })
+		path, undo, err := h.manager.Mount(ctx, "pgdata", "c1")
+		switch {
+		case err == nil:
+			undo() // the answer was there first
+		case path != "":
+			t.Errorf("a mount that fails with %v has the path %s", err, path)
+		}
+	}
+	h.eventually("unmounted and detached", func() bool { return h.attached() == 0 })
+	h.mount("pgdata", "c2")
+	h.unmount("pgdata", "c2")
+}
