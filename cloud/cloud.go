@@ -48,6 +48,16 @@ type Cloud interface {
 	// took it meanwhile: then it is the cluster's as before.
 	Release(ctx context.Context, id string) error
 
+	// Adopt brings a volume that blockvol did not make, or that this cluster has given up, to a name, and returns when the provider has
+	// confirmed. Of several hosts that want it at the same moment one gets it; the others get ErrClaimed, as those do that come while it is
+	// being decided. A volume that came to the name meanwhile is returned instead: the caller compares. A volume that cannot be adopted is
+	// ErrNotFound, ErrZone, ErrInUse or ErrState, and left as it is. It is never formatted or deleted by that.
+	Adopt(ctx context.Context, a Adoption) (Volume, error)
+
+	// Adoptable returns the IDs of the volumes in this host's zone that Adopt would take at this moment, that have these tags, are no
+	// volumes of any cluster, and have at least this size; the smallest first.
+	Adoptable(ctx context.Context, tags map[string]string, minGiB int64) ([]string, error)
+
 	// SetAttrs changes attributes (see Volume.Attrs) and returns when the provider has confirmed. Others keep their values.
 	SetAttrs(ctx context.Context, id string, attrs map[string]string) error
 
@@ -262,4 +272,14 @@ type Spec struct {
 	Zone       string
 	Attrs      map[string]string
 	Tags       map[string]string
+}
+
+// Adoption is a volume to be brought to a name.
+type Adoption struct {
+	ID    string            // the provider's
+	Name  string            // of the Docker volume
+	Attrs map[string]string // of a volume that blockvol did not make
+	Given map[string]string // of one that this cluster has given up: its other attributes stay
+	Tags  map[string]string
+	Check func(Volume) error // told of the volume before anything is done with it; an error refuses it; nil: it fits
 }

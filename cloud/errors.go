@@ -12,6 +12,7 @@ var (
 	ErrNotFound    = errors.New("no such volume")                            // a fact, as of the provider's answer
 	ErrAmbiguous   = errors.New("several volumes have this name")            // a fact; see AmbiguousError
 	ErrInUse       = errors.New("volume is attached to another host")        // see HolderError
+	ErrClaimed     = errors.New("another host is taking the volume")         // Adopt
 	ErrBusy        = errors.New("the host has not let go of the device")     // detach cannot complete
 	ErrState       = errors.New("volume is not in a state that allows this") // creating, deleting, error
 	ErrZone        = errors.New("volume is in another zone")

@@ -50,6 +50,8 @@ func (s *Server) verbs() map[string]verb {
 		"Support": takes(s.support),
 		"Drain":   takes(s.Manager.drain),
 
+		"Adopt": takes(s.Manager.adoptFor),
+
 		"Profiles":      takes(s.Manager.listProfiles),
 		"SetProfile":    takes(s.Manager.setProfile),
 		"RemoveProfile": takes(s.Manager.removeProfile),

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func crashes() []crash {
 			switch Steps[s].Of {
 			case "mount":
 				all = append(all, crash{s, true, again}, crash{s, false, again})
-			case "unmount", "take", "stop":
+			case "unmount", "take", "stop", "adopt", "adopted":
 				all = append(all, crash{s, true, again})
 			default:
 				all = append(all, crash{s, false, again})
@@ -85,7 +86,7 @@ func TestEveryStepHasARowOfItsOwn(t *testing.T) {
 		}
 		names[row.Name] = true
 		switch row.Of {
-		case "create", "mount", "format", "take", "stop", "unmount", "remove", "release":
+		case "create", "mount", "format", "take", "stop", "unmount", "remove", "release", "adopt", "adopted":
 		default:
 			t.Errorf("the step %q belongs to %q, for which no test drives it", row.Name, row.Of)
 		}
@@ -97,7 +98,16 @@ const crashName = "db"
 func testCrash(t *testing.T, c crash, image string) {
 	r := newMachine(t, func(t *Timing) { t.HandOver = time.Second })
 	create := m{"Name": crashName, "Opts": m{"size": "1"}}
-	if c.used {
+	again := m{"Name": crashName}
+	adopts := strings.HasPrefix(Steps[c.step].Of, "adopt")
+	if adopts {
+		id, err := r.sim.Import(ec2sim.ImportSpec{Image: image, SizeGiB: 1, Zone: r.host.Zone})
+		if err != nil {
+			t.Fatal(err)
+		}
+		create = m{"Name": crashName, "Opts": m{"volume-id": id, "subdir": "data"}}
+		again = create
+	} else if c.used {
 		if _, err := r.sim.Import(ec2sim.ImportSpec{Image: image, SizeGiB: 1, Zone: r.host.Zone, Tags: r.ours(crashName, "ext4")}); err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +123,7 @@ func testCrash(t *testing.T, c crash, image string) {
 		rows["old"] = "kept"
 	}
 	switch of := Steps[c.step].Of; of {
-	case "create":
+	case "create", "adopt":
 		call, req = "Create", create
 	case "take":
 		call, req = "Mount", m{"Name": crashName, "ID": "c1"}
@@ -121,9 +131,9 @@ func testCrash(t *testing.T, c crash, image string) {
 	case "stop":
 		call, req = "Mount", m{"Name": crashName, "ID": "c1"}
 		r.ail(r.leaveOn(ec2sim.Instance{}, crashName), time.Hour)
-	case "mount", "format":
+	case "mount", "format", "adopted":
 		call, req = "Mount", m{"Name": crashName, "ID": "c1"}
-		if !c.used {
+		if !c.used || adopts {
 			r.must("Create", create)
 		}
 	case "unmount":
@@ -142,7 +152,7 @@ func testCrash(t *testing.T, c crash, image string) {
 	x.dieAt(c.step)
 	_, _ = r.try(call, req) // cut by the crash, or answered before it
 	x.died(c.step)
-	id, uuid := r.onlyVolume(Steps[c.step].Of == "create" || call == "Remove")
+	id, uuid := r.onlyVolume(call != "Mount" && call != "Unmount")
 
 	r.start()
 	if c.again {
@@ -160,7 +170,7 @@ func testCrash(t *testing.T, c crash, image string) {
 		}
 	}
 	// Everything goes on.
-	r.must("Create", m{"Name": crashName})
+	r.must("Create", again)
 	path := r.mount(crashName, "c2")
 	for name, want := range rows {
 		if got := read(t, filepath.Join(path, name)); got != want {
@@ -182,7 +192,7 @@ func testCrash(t *testing.T, c crash, image string) {
 	}
 	kept := r.given(crashName)
 	want := 0
-	if Steps[c.step].Of == "release" {
+	if Steps[c.step].Of == "release" || adopts {
 		want = 1
 	}
 	if len(kept) != want {

@@ -33,6 +33,7 @@ func (m *Manager) Create(ctx context.Context, name string, opts map[string]strin
 	v.set(func() { v.changing++ })
 	defer v.set(func() { v.changing-- })
 	return m.work(ctx, v, func(ctx context.Context) error {
+		o := o
 		vol, err := m.exists(ctx, v, m.timing.Fresh)
 		switch {
 		case err == nil && vol.State == cloud.Creating: // by another host at this moment, and it may still fail
@@ -45,6 +46,22 @@ func (m *Manager) Create(ctx context.Context, name string, opts map[string]strin
 			return m.found(v, o, vol)
 		case !errors.Is(err, cloud.ErrNotFound):
 			return fmt.Errorf("volume %q: it cannot be told whether it exists already, so it is not created: %w", name, err)
+		}
+		if o.Adopts() {
+			v.begin(phaseFree, "adopting the volume")
+			vol, err := m.adopt(ctx, v, o)
+			if err == nil {
+				v.saw(vol, m.self().ID)
+				v.rest(phaseFree)
+				return m.found(v, o, vol)
+			}
+			v.rest(phaseFree)
+			if !errors.Is(err, errNoneMatches) || !o.OrCreate {
+				return err
+			}
+			if o, err = m.resolve(options.WithoutSelector(opts)); err != nil {
+				return err
+			}
 		}
 		if most := m.cfg.Settings.MaxSizeGiB; most > 0 && o.SizeGiB > most {
 			return fmt.Errorf("volume %q is not created: its size is %d GiB, and the setting MAX_SIZE of this host allows %d GiB at most; "+

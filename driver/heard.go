@@ -108,6 +108,18 @@ func (h *heard) Release(ctx context.Context, id string) error {
 	return err
 }
 
+func (h *heard) Adopt(ctx context.Context, a cloud.Adoption) (cloud.Volume, error) {
+	v, err := h.Cloud.Adopt(ctx, a)
+	h.note(ctx, "tag volumes", err)
+	return v, err
+}
+
+func (h *heard) Adoptable(ctx context.Context, tags map[string]string, minGiB int64) ([]string, error) {
+	ids, err := h.Cloud.Adoptable(ctx, tags, minGiB)
+	h.note(ctx, "describe volumes", err)
+	return ids, err
+}
+
 func (h *heard) SetAttrs(ctx context.Context, id string, attrs map[string]string) error {
 	err := h.Cloud.SetAttrs(ctx, id, attrs)
 	h.note(ctx, "tag volumes", err)

@@ -343,6 +343,14 @@ func (c *modelCloud) Release(context.Context, string) error {
 	return errors.New("not in this model")
 }
 
+func (c *modelCloud) Adopt(context.Context, cloud.Adoption) (cloud.Volume, error) {
+	return cloud.Volume{}, errors.New("not in this model")
+}
+
+func (c *modelCloud) Adoptable(context.Context, map[string]string, int64) ([]string, error) {
+	return nil, errors.New("not in this model")
+}
+
 func (c *modelCloud) SetAttrs(ctx context.Context, id string, attrs map[string]string) error {
 	return c.call(ctx, callChanges, "", func(string) error {
 		v := c.w.volume(id)

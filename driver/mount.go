@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,6 +16,9 @@ import (
 
 // attrFS is the attribute that says how far the making of the filesystem has come: none, formatting:<instance>, or the filesystem.
 const attrFS = "fs"
+
+// attrFSType is the attribute with the filesystem that the volume shall have, and attrFS says what it has.
+const attrFSType = "fstype"
 
 // attrSubdir is the attribute with the folder of the filesystem that containers see.
 const attrSubdir = "subdir"
@@ -364,8 +368,12 @@ func (m *Manager) mountDevice(ctx context.Context, v *record, vol cloud.Volume, 
 	}
 	defer unlock()
 	m.step(StepProbe)
-	fresh, err := m.prepare(ctx, v, vol, dev, layout)
-	if err != nil {
+	fresh := false
+	if vol.Attrs[attrFS] == options.FSAdopted {
+		if layout.FSType, err = m.recognise(ctx, v, vol, dev, layout.FSType); err != nil {
+			return "", err
+		}
+	} else if fresh, err = m.prepare(ctx, v, vol, dev, layout); err != nil {
 		return "", err
 	}
 	v.begin(phaseAttached, "checking the filesystem")
@@ -446,9 +454,14 @@ func (m *Manager) confirmTag(ctx context.Context, v *record, vol cloud.Volume) e
 
 // tagFS sets the format tag, and in what is remembered only once the cloud has confirmed it.
 func (m *Manager) tagFS(ctx context.Context, v *record, id, value string) error {
+	return m.setAttrs(ctx, v, id, map[string]string{attrFS: value})
+}
+
+// setAttrs sets attributes, and in what is remembered only once the cloud has confirmed them.
+func (m *Manager) setAttrs(ctx context.Context, v *record, id string, attrs map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := m.cloud.SetAttrs(ctx, id, map[string]string{attrFS: value}); err != nil {
+	if err := m.cloud.SetAttrs(ctx, id, attrs); err != nil {
 		return err
 	}
 	v.set(func() {
@@ -456,11 +469,8 @@ func (m *Manager) tagFS(ctx context.Context, v *record, id, value string) error 
 			return
 		}
 		changed := *v.seen
-		changed.Attrs = make(map[string]string, len(v.seen.Attrs)+1)
-		for k, old := range v.seen.Attrs {
-			changed.Attrs[k] = old
-		}
-		changed.Attrs[attrFS] = value
+		changed.Attrs = maps.Clone(v.seen.Attrs)
+		maps.Copy(changed.Attrs, attrs)
 		v.seen = &changed
 	})
 	return nil

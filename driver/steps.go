@@ -42,12 +42,16 @@ const (
 	StepRemoveNoted
 	StepRelease
 	StepReleaseSent
+	StepAdopt
+	StepAdopted
+	StepRecognised
 	stepCount
 )
 
 // Steps is what each step is called, which request passes it, and where the world then stands. Requests: create, mount, format (a mount
 // that makes the filesystem), take (a mount that takes the volume from a dead host), stop (one that has an ill host stopped first), unmount,
-// remove, release (a remove of a volume that is kept).
+// remove, release (a remove of a volume that is kept), adopt (a create that takes a volume that exists), adopted (the first mount of such a
+// volume).
 var Steps = [stepCount]struct{ Name, Of, Means string }{
 	StepCreate:       {"create", "create", "the name was looked up and is free; CreateVolume is about to be sent"},
 	StepCreateSent:   {"create-sent", "create", "CreateVolume was accepted; nothing of it is written down here"},
@@ -85,6 +89,9 @@ var Steps = [stepCount]struct{ Name, Of, Means string }{
 	StepRemoveNoted:  {"remove-noted", "remove", "the ledger has forgotten the volume; Docker has no answer"},
 	StepRelease:      {"release", "release", "the volume is proven unused and free, and is to be kept; the tags that give it up are about to be sent"},
 	StepReleaseSent:  {"release-sent", "release", "EC2 shows that the volume is given up; the ledger still names it"},
+	StepAdopt:        {"adopt", "adopt", "the name was looked up and is free; the volume that exists is about to be claimed and bound to it"},
+	StepAdopted:      {"adopted", "adopt", "EC2 shows that the volume has the name; nothing of it is written down here"},
+	StepRecognised:   {"recognised", "adopted", "the filesystem of the adopted volume was found, and its tags name it"},
 }
 
 // String is the step's name.

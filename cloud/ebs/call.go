@@ -23,6 +23,7 @@ type api interface {
 	AttachVolume(context.Context, *ec2.AttachVolumeInput, ...func(*ec2.Options)) (*ec2.AttachVolumeOutput, error)
 	DetachVolume(context.Context, *ec2.DetachVolumeInput, ...func(*ec2.Options)) (*ec2.DetachVolumeOutput, error)
 	CreateTags(context.Context, *ec2.CreateTagsInput, ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error)
+	DeleteTags(context.Context, *ec2.DeleteTagsInput, ...func(*ec2.Options)) (*ec2.DeleteTagsOutput, error)
 	DescribeVolumes(context.Context, *ec2.DescribeVolumesInput, ...func(*ec2.Options)) (*ec2.DescribeVolumesOutput, error)
 	DescribeInstances(context.Context, *ec2.DescribeInstancesInput, ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error)
 	DescribeInstanceStatus(context.Context, *ec2.DescribeInstanceStatusInput, ...func(*ec2.Options)) (*ec2.DescribeInstanceStatusOutput, error)
@@ -43,7 +44,7 @@ type api interface {
 
 // The actions that change something have a token bucket each [EC2 throttles per action]. Repeating them is harmless: CreateVolume and
 // CopyVolumes carry a client token, the others name what they want to be true. CreateSnapshot does not: see once.
-var mutating = []string{"CreateVolume", "DeleteVolume", "AttachVolume", "DetachVolume", "CreateTags", "StopInstances", "CopyVolumes", "ModifyVolume", "CreateSnapshot",
+var mutating = []string{"CreateVolume", "DeleteVolume", "AttachVolume", "DetachVolume", "CreateTags", "DeleteTags", "StopInstances", "CopyVolumes", "ModifyVolume", "CreateSnapshot",
 	"DeleteSnapshot", "RestoreVolumeFromRecycleBin", "RestoreSnapshotFromRecycleBin"}
 
 // separately are the actions that only docs/iam-snapshots.json allows.

@@ -64,6 +64,8 @@ type Timing struct {
 	Consistency time.Duration // how long EC2 may show the world as it was before an accepted call, 4 s
 	Vanish      time.Duration // a volume is gone when it was absent twice this far apart, 5 s
 
+	Late time.Duration // how long one step of an adoption may take, 2 s; it waits Consistency and this, so that claims of others are seen
+
 	Proof   time.Duration // how long a volume once seen with our tags may be deleted without looking again, 2 s
 	TagTime time.Duration // the same for changing its tags, 1 min
 	Tokens  time.Duration // how long the generation of a name's client token is remembered, 6 h [EC2 forgets tokens after about 12 h]
@@ -86,6 +88,7 @@ func (t Timing) withDefaults() Timing {
 		{&t.PollMax, 5 * time.Second},
 		{&t.Consistency, 4 * time.Second},
 		{&t.Vanish, 5 * time.Second},
+		{&t.Late, 2 * time.Second},
 		{&t.Proof, 2 * time.Second},
 		{&t.TagTime, time.Minute},
 		{&t.Tokens, 6 * time.Hour},

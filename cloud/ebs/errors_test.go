@@ -130,6 +130,9 @@ func TestEveryCallSurvivesThrottling(t *testing.T) {
 			if err := c.Delete(timeout(t, time.Minute), v.ID); err != nil {
 				t.Errorf("%s: %v", action, err)
 			}
+			if _, err := c.Adopt(timeout(t, time.Minute), adoption(w.there(ec2sim.ImportSpec{}), "adopted")); err != nil {
+				t.Errorf("%s: %v", action, err)
+			}
 			other := w.host(ec2sim.Instance{}).ID
 			if _, err := c.HostHealth(timeout(t, 10*time.Second), other); err != nil {
 				t.Errorf("%s: %v", action, err)
@@ -310,7 +313,7 @@ func TestThePolicyAllowsExactlyWhatTheCodeUses(t *testing.T) {
 		}
 	}
 	statements := policy.Statement
-	for _, file := range []string{"../../docs/iam-policy.json", "../../docs/iam-fencing.json", "../../docs/iam-snapshots.json"} {
+	for _, file := range []string{"../../docs/iam-policy.json", "../../docs/iam-fencing.json", "../../docs/iam-snapshots.json", "../../docs/iam-adopt.json"} {
 		raw, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -249,6 +249,8 @@ func (c *Client) examinePermissions(ctx context.Context, vols []cloud.Volume) []
 		case action == describe:
 		case onlyForFencing[action]:
 			note(action, cloud.Unknown, "not tried; only fencing=impaired and blockvol detach --stop-instance need it (docs/iam-fencing.json)", "")
+		case action == "DeleteTags":
+			note(action, cloud.Unknown, "not tried; only hosts that adopt volumes need it (docs/iam-adopt.json)", "")
 		case !known:
 			note(action, cloud.Unknown, "only its use can tell", "")
 		case !honoured:

@@ -11,6 +11,9 @@ import (
 const (
 	attrFS = "fs" // what is on the device; the disk side moves it on from "none"
 	fsNone = "none"
+
+	// FSAdopted is the attribute "fs" of a volume that blockvol did not make, until its filesystem was found at the first mount.
+	FSAdopted = "adopted"
 )
 
 // layoutNames are the options that are attributes of the same name, in the order of the table.
@@ -45,6 +48,9 @@ func (o Options) Attrs() map[string]string {
 	}
 	if o.Reclaim != ReclaimDelete { // without it older versions may use the volume too
 		attrs[nameReclaim] = o.Reclaim
+	}
+	if o.Selector != nil {
+		attrs[nameSelector] = joinSelector(o.Selector)
 	}
 	if o.Profile != "" {
 		attrs[nameProfile] = o.Profile
@@ -90,6 +96,9 @@ func FromAttrs(attrs map[string]string) (Layout, error) {
 	for _, name := range layoutNames {
 		value, ok := attrs[name]
 		if !ok {
+			if name == "fstype" && attrs[attrFS] == FSAdopted {
+				continue // not known yet
+			}
 			if name == "fstype" || name == "subdir" {
 				return Layout{}, fmt.Errorf("the volume's tag blockvol:%s is missing, it says how the volume is to be mounted: set it again", name)
 			}

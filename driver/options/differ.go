@@ -26,11 +26,6 @@ func (o Options) Differences(v cloud.Volume) []string {
 			differ(name, have, want)
 		}
 	}
-	count := func(name string, have, want int64, unit string) {
-		if o.given[name] && have != want {
-			differ(name, strings.TrimSpace(fmt.Sprintf("%d %s", have, unit)), strings.TrimSpace(fmt.Sprintf("%d %s", want, unit)))
-		}
-	}
 	if have, want := v.Attrs[nameProfile], o.Profile; o.given[nameProfile] && have != want {
 		differ(nameProfile, cmp.Or(have, NoProfile), cmp.Or(want, NoProfile))
 	}
@@ -39,18 +34,13 @@ func (o Options) Differences(v cloud.Volume) []string {
 	} else {
 		text(nameReclaim, have, o.Reclaim)
 	}
-	count("size", v.SizeGiB, o.SizeGiB, "GiB")
-	text("type", v.Type, o.Type)
-	count("iops", v.IOPS, o.IOPS, "")
-	count("throughput", v.Throughput, o.Throughput, "MiB/s")
-	switch {
-	case o.given["encrypted"] && o.Encrypted && !v.Encrypted:
-		differ("encrypted", "false", "true")
-	case o.given["kms-key-id"] && !v.Encrypted:
-		differ("encrypted", "false", "kms-key-id="+o.KMSKeyID)
-	case o.given["kms-key-id"] && !sameKey(v.KMSKeyID, o.KMSKeyID):
-		differ("kms-key-id", v.KMSKeyID, o.KMSKeyID)
+	if o.VolumeID != "" && v.ID != o.VolumeID {
+		differ(nameVolumeID, v.ID, o.VolumeID)
 	}
+	if have := v.Attrs[nameSelector]; o.Selector != nil && !(o.OrCreate && have == "") {
+		text(nameSelector, have, joinSelector(o.Selector))
+	}
+	all = append(all, o.unfit(v)...)
 	if slices.ContainsFunc(layoutNames, func(n string) bool { return o.given[n] }) {
 		have, err := FromAttrs(v.Attrs)
 		if err != nil {
@@ -70,6 +60,36 @@ func (o Options) Differences(v cloud.Volume) []string {
 			}
 			differ(tagPrefix+name, have, quote(o.Tags[name]))
 		}
+	}
+	return all
+}
+
+// unfit is the part of Differences that is about the provider's volume itself. With a selector the size is the least that will do.
+func (o Options) unfit(v cloud.Volume) []string {
+	var all []string
+	differ := func(name, have, want string) {
+		all = append(all, fmt.Sprintf("%s is %s, asked for %s", name, have, want))
+	}
+	count := func(name string, have, want int64, unit string) {
+		if o.given[name] && have != want {
+			differ(name, strings.TrimSpace(fmt.Sprintf("%d %s", have, unit)), strings.TrimSpace(fmt.Sprintf("%d %s", want, unit)))
+		}
+	}
+	if o.Selector == nil || v.SizeGiB < o.SizeGiB {
+		count("size", v.SizeGiB, o.SizeGiB, "GiB")
+	}
+	if o.given["type"] && v.Type != o.Type {
+		differ("type", v.Type, o.Type)
+	}
+	count("iops", v.IOPS, o.IOPS, "")
+	count("throughput", v.Throughput, o.Throughput, "MiB/s")
+	switch {
+	case o.given["encrypted"] && o.Encrypted && !v.Encrypted:
+		differ("encrypted", "false", "true")
+	case o.given["kms-key-id"] && !v.Encrypted:
+		differ("encrypted", "false", "kms-key-id="+o.KMSKeyID)
+	case o.given["kms-key-id"] && !sameKey(v.KMSKeyID, o.KMSKeyID):
+		differ("kms-key-id", cmp.Or(v.KMSKeyID, "not set"), o.KMSKeyID)
 	}
 	return all
 }

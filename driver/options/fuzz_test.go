@@ -52,7 +52,11 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		s := o.Spec("v", "z")
-		if s.SizeGiB < 1 || s.SizeGiB > 65536 || s.Attrs["fs"] != "none" || s.Attrs["fstype"] == "" || s.Attrs["subdir"] == "" {
+		if o.Adopts() {
+			if s.Attrs = o.Adoption("vol-1", "v").Attrs; s.Attrs["fs"] != FSAdopted || s.Attrs["subdir"] == "" || s.Attrs["reclaim"] == "" {
+				t.Fatalf("%q: %+v", r, s.Attrs)
+			}
+		} else if s.SizeGiB < 1 || s.SizeGiB > 65536 || s.Attrs["fs"] != "none" || s.Attrs["fstype"] == "" || s.Attrs["subdir"] == "" {
 			t.Fatalf("%q: %+v", r, s)
 		}
 		for k, v := range s.Attrs {

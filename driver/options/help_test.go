@@ -83,9 +83,14 @@ func TestTheValuesInTheTableAreAccepted(t *testing.T) {
 			values = strings.Split(opt.Values, "-")
 		case "mount-options":
 			values = []string{opt.Values}
+		case nameSelector:
+			values = []string{opt.Values}
 		}
 		for _, v := range values {
 			r := m{opt.Name: v}
+			if opt.Name == nameFallback {
+				r[nameSelector] = "team=db"
+			}
 			if opt.Name == "type" {
 				r["size"] = "200"
 				if v == "io1" || v == "io2" {

@@ -18,15 +18,18 @@ type Options struct {
 	Encrypted    bool  // false: the account's default
 	KMSKeyID     string
 	FSType       string
-	MkfsOptions  []string    // words for the command line of mkfs
-	MountOptions []string    // one option each, as mount(8) has them between commas
-	UID, GID     *int        // owner of the root directory; nil: as it is
-	Mode         os.FileMode // of the root directory; setuid, setgid and sticky are os.ModeSetuid, os.ModeSetgid and os.ModeSticky
-	Subdir       string      // a clean relative path, or "/"
-	Fencing      string      // one of Fencings; empty: as the plugin is set
-	Reclaim      string      // one of Reclaims
-	Profile      string      // what the other values come from, where the request says nothing; empty: none
-	Zone         string      // empty: the host's
+	MkfsOptions  []string          // words for the command line of mkfs
+	MountOptions []string          // one option each, as mount(8) has them between commas
+	UID, GID     *int              // owner of the root directory; nil: as it is
+	Mode         os.FileMode       // of the root directory; setuid, setgid and sticky are os.ModeSetuid, os.ModeSetgid and os.ModeSticky
+	Subdir       string            // a clean relative path, or "/"
+	Fencing      string            // one of Fencings; empty: as the plugin is set
+	Reclaim      string            // one of Reclaims
+	Profile      string            // what the other values come from, where the request says nothing; empty: none
+	VolumeID     string            // of an existing volume to adopt; empty: none
+	Selector     map[string]string // tags of an existing volume to claim; nil: none
+	OrCreate     bool              // make a volume if the selector finds none
+	Zone         string            // empty: the host's
 	Tags         map[string]string
 
 	given map[string]bool // canonical names in the request itself
@@ -55,6 +58,80 @@ func (o Options) Spec(name, zone string) cloud.Spec {
 		Name: name, SizeGiB: o.SizeGiB, Type: o.Type, IOPS: o.IOPS, Throughput: o.Throughput,
 		Encrypted: o.Encrypted, KMSKeyID: o.KMSKeyID, Zone: zone, Attrs: attrs, Tags: tags,
 	}
+}
+
+// Adopts tells whether the request is for a volume that exists.
+func (o Options) Adopts() bool { return o.VolumeID != "" || o.Selector != nil }
+
+// AtLeast is the size in GiB that a claimed volume must have; 1 if the request itself names none.
+func (o Options) AtLeast() int64 {
+	if o.given["size"] {
+		return o.SizeGiB
+	}
+	return 1
+}
+
+// WithoutSelector is the request for the new volume that is made when a selector finds none.
+func WithoutSelector(request map[string]string) map[string]string {
+	rest := map[string]string{}
+	for key, value := range request {
+		if _, name, _ := lookup(key); name != nameSelector && name != nameFallback {
+			rest[key] = value
+		}
+	}
+	return rest
+}
+
+// Adoption is what is to become of an existing volume. Its filesystem is found at its first mount, and no default says what it is; the
+// volume's own root is what containers get, and it is kept when it is removed, unless the request itself says otherwise. A volume that the
+// cluster has given up is as it was, but for what the request itself says.
+func (o Options) Adoption(id, name string) cloud.Adoption {
+	attrs := o.Attrs()
+	delete(attrs, "mkfs-options")
+	attrs[attrFS], attrs[nameReclaim] = FSAdopted, o.Reclaim
+	given := map[string]string{}
+	for name := range o.given {
+		if value, ok := attrs[name]; ok {
+			given[name] = value
+		}
+	}
+	tags := make(map[string]string, len(o.Tags))
+	for k, v := range o.Tags {
+		tags[k] = v
+	}
+	return cloud.Adoption{ID: id, Name: name, Attrs: attrs, Given: given, Tags: tags, Check: func(v cloud.Volume) error {
+		if unfit := o.unfit(v); len(unfit) > 0 {
+			return cloud.Errorf(cloud.ErrState, "volume %s is not what is asked for: %s; leave the options out to take it as it is", id, strings.Join(unfit, "; "))
+		}
+		return nil
+	}}
+}
+
+// forAdoption turns the defaults of a new volume into those of one that exists, and finds what contradicts that.
+func (o *Options) forAdoption() (problems []string) {
+	if !o.Adopts() {
+		if o.OrCreate || o.given[nameFallback] {
+			problems = append(problems, nameFallback+": it is about a selector, and there is none")
+		}
+		return problems
+	}
+	if o.VolumeID != "" && o.Selector != nil {
+		problems = append(problems, "volume-id and selector are both given: one names a volume, the other looks for one; keep one")
+	}
+	if o.given["mkfs-options"] {
+		problems = append(problems, "mkfs-options: a volume that exists is never formatted; leave it out")
+	}
+	o.MkfsOptions = nil
+	if !o.given["fstype"] {
+		o.FSType = ""
+	}
+	if !o.given["subdir"] {
+		o.Subdir = "/"
+	}
+	if !o.given[nameReclaim] {
+		o.Reclaim = ReclaimRetain
+	}
+	return problems
 }
 
 // Error is everything that is wrong with the options of one request. It is a cloud.ErrInvalid.

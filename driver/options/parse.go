@@ -50,6 +50,8 @@ func Resolve(request, defaults map[string]string, profiles Profiles) (Options, e
 	more, broken := o.fill(entries)
 	o.Profile = profile.Name
 	problems = append(problems, more...)
+	problems = append(problems, o.forAdoption()...)
+	broken["size"] = broken["size"] || o.Adopts() // the limits are those of new volumes
 	problems = append(problems, o.check(broken, func(names ...string) string { return origins(entries, names) })...)
 	if len(problems) > 0 {
 		e := &Error{Problems: problems}
@@ -59,6 +61,16 @@ func Resolve(request, defaults map[string]string, profiles Profiles) (Options, e
 		return Options{}, e
 	}
 	return o, nil
+}
+
+// Names tells whether a request names an option, under any of its spellings.
+func Names(request map[string]string, name string) bool {
+	for key := range request {
+		if _, canonical, ok := lookup(key); ok && canonical == name {
+			return true
+		}
+	}
+	return false
 }
 
 // IsHelp tells whether an error of Parse is the answer to the option help.

@@ -79,7 +79,8 @@ var valid = map[string]struct {
 	"size": {value: "20GiB"}, "type": {value: "gp2"}, "iops": {value: "4000"}, "throughput": {value: "300"}, "encrypted": {value: "true"},
 	"kms-key-id": {value: "alias/db"}, "fstype": {value: "xfs"}, "mkfs-options": {value: "-m 0"}, "mount-options": {value: "noatime"},
 	"uid": {value: "1000"}, "gid": {value: "1000"}, "mode": {value: "0700"}, "subdir": {value: "x"}, "availability-zone": {value: "eu-central-1b"},
-	"tag.KEY": {value: "v"}, "fencing": {value: "never"}, "profile": {value: "none"}, "reclaim": {value: "Retain"}, "access-mode": {value: "RWO"},
+	"tag.KEY": {value: "v"}, "fencing": {value: "never"}, "profile": {value: "none"}, "reclaim": {value: "Retain"}, "volume-id": {value: "vol-0123456789abcdef0"},
+	"selector": {value: "team=db"}, "selector-fallback": {value: "create", with: m{"selector": "team=db"}}, "access-mode": {value: "RWO"},
 }
 
 func TestEveryAliasMeansItsOptionInEveryWritingOfIt(t *testing.T) {
@@ -254,7 +255,7 @@ func TestOptionsOfOthersAreRefusedWithWhatToDo(t *testing.T) {
 	for _, c := range []struct{ key, value, part string }{
 		{"o", "addr=1.2.3.4", "-d local"}, {"device", ":/x", "-d local"},
 		{"snapshotID", "snap-1", "empty volumes only"}, {"snapshot-id", "snap-1", "empty volumes only"}, {"from", "x", "empty volumes only"},
-		{"volumeID", "vol-1", "made itself"}, {"delete-on-remove", "true", "reclaim=retain"}, {"deleteOnTermination", "true", "reclaim=retain"},
+		{"import", "vol-1", "volume-id=vol-"}, {"delete-on-remove", "true", "reclaim=retain"}, {"deleteOnTermination", "true", "reclaim=retain"},
 		{"keep", "", "reclaim=retain"}, {"backing", "relocatable", "leave it out"}, {"backing", "shared", "not supported"},
 		{"multi-attach", "true", "one host at a time"}, {"aws-profile", "x", "docker plugin set"}, {"iopsPerGB", "50", "iops=N"}, {"blockSize", "4096", "mkfs-options"},
 		{"tagSpecification_1", "a=b", "tag.KEY=VALUE"}, {"tag", "a", "tag.KEY=VALUE"}, {"tag:team", "a", `"tag.team"`}, {"overwriteFS", "true", "never overwrites"},

@@ -26,10 +26,13 @@ type Option struct {
 }
 
 const (
-	nameHelp    = "help"
-	nameProfile = "profile"
-	nameReclaim = "reclaim"
-	tagPrefix   = "tag."
+	nameHelp     = "help"
+	nameProfile  = "profile"
+	nameReclaim  = "reclaim"
+	nameVolumeID = "volume-id"
+	nameSelector = "selector"
+	nameFallback = "selector-fallback"
+	tagPrefix    = "tag."
 	// tagName is how the row of tags is called in the table.
 	tagName = "tag.KEY"
 )
@@ -129,6 +132,22 @@ var table = []Option{
 		Aliases: []string{"fence"},
 		Doc: "When the volume may be taken from another host that holds it: stopped: when EC2 says that host is stopped (not hibernated) or " +
 			"terminated; impaired: also when its status checks fail for long, after it was stopped for that (docs/fencing.md); never: not at all. Without it the plugin's setting FENCING counts.",
+	},
+	{
+		Name: nameVolumeID, Values: "vol-0123456789abcdef0", set: setVolumeID, perVolume: "each volume has an ID of its own",
+		Aliases: []string{"ebs-volume-id", "adopt", "existing"},
+		Doc: "Takes an EBS volume that exists, in this host's zone and attached nowhere, with the filesystem that it has, instead of making one (docs/provisioning.md). " +
+			"Without subdir containers get its root, and without reclaim it is kept when it is removed.",
+	},
+	{
+		Name: nameSelector, Values: "team=db,tier=gold", set: setSelector, perVolume: "which volume is claimed is said for each",
+		Aliases: []string{"match-tags", "match-labels"},
+		Doc:     "Takes an EBS volume that exists, as volume-id does: the smallest one of this host's zone that has all these tags, is attached nowhere, belongs to no cluster, and has at least size if that is given.",
+	},
+	{
+		Name: nameFallback, Values: "none, create", set: setFallback, perVolume: "it belongs to a selector",
+		Aliases: []string{"selector-else"},
+		Doc:     "What to do when the selector finds no volume: create makes a new one. Otherwise that is an error.",
 	},
 	{
 		Name: "availability-zone", Values: "eu-central-1a", set: setZone,

@@ -141,6 +141,60 @@ func ReclaimOf(attrs map[string]string) (string, error) {
 	return "", fmt.Errorf("the volume's tag blockvol:%s is %s, and this version knows %s", nameReclaim, quote(rule), strings.Join(Reclaims, " and "))
 }
 
+var volumeID = regexp.MustCompile(`^vol-([0-9a-f]{8}|[0-9a-f]{17})$`)
+
+func setVolumeID(o *Options, value string) error {
+	if !volumeID.MatchString(value) {
+		return fmt.Errorf("%s is not the ID of an EBS volume, such as vol-0123456789abcdef0", quote(value))
+	}
+	o.VolumeID = value
+	return nil
+}
+
+// setSelector reads KEY=VALUE,KEY=VALUE. Tags of blockvol's own would find volumes that are not free.
+func setSelector(o *Options, value string) error {
+	tags := map[string]string{}
+	for _, pair := range strings.Split(value, ",") {
+		key, wanted, ok := strings.Cut(strings.TrimSpace(pair), "=")
+		key = strings.TrimSpace(key)
+		_, twice := tags[key]
+		switch {
+		case !ok || key == "" || twice:
+			return fmt.Errorf("%s is not a list of tags: write KEY=VALUE,KEY=VALUE, each key once", quote(value))
+		case key != "Name":
+			if err := checkTag(key, wanted); err != nil {
+				return fmt.Errorf("tag %s: %w", quote(key), err)
+			}
+		}
+		tags[key] = wanted
+	}
+	if len(tags) > 20 || len(joinSelector(tags)) > maxTagValue {
+		return fmt.Errorf("it has more than 20 tags or %d characters", maxTagValue)
+	}
+	o.Selector = tags
+	return nil
+}
+
+// joinSelector is the inverse of setSelector, in the order of the keys.
+func joinSelector(tags map[string]string) string {
+	var pairs []string
+	for _, key := range sortedTags(tags) {
+		pairs = append(pairs, key+"="+tags[key])
+	}
+	return strings.Join(pairs, ",")
+}
+
+func setFallback(o *Options, value string) error {
+	switch strings.ToLower(value) {
+	case "none":
+	case "create":
+		o.OrCreate = true
+	default:
+		return fmt.Errorf("%s is not what can be done instead: use none or create", quote(value))
+	}
+	return nil
+}
+
 // accessModes are the names of access modes, each with the reason why it is refused; empty: it is what a volume has.
 var accessModes = map[string]string{
 	"rwo": "", "readwriteonce": "", "singlenodewriter": "",
