@@ -237,7 +237,7 @@ func (c *Client) claimAndBind(ctx context.Context, a cloud.Adoption) (cloud.Volu
 // confirmBound waits until EC2 shows whom the volume belongs to.
 func (c *Client) confirmBound(ctx context.Context, a cloud.Adoption, bound string) (cloud.Volume, error) {
 	var every time.Duration
-	for end := c.now().Add(2 * c.timing.Consistency); ; {
+	for end := c.now().Add(2*c.timing.Consistency + c.timing.Late); ; {
 		raw, err := c.raw(ctx, a.ID)
 		if err != nil && !temporary(err) {
 			return cloud.Volume{}, err
