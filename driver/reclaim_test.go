@@ -2,6 +2,7 @@ package driver
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,6 +105,40 @@ func TestAVolumeThatIsMountedAndGivenUpAtOnceIsOneOfTheTwo(t *testing.T) {
 			_, err := r.person().DeleteVolume(t.Context(), &ec2.DeleteVolumeInput{VolumeId: &id})
 			return err == nil
 		})
+	}
+}
+
+// A host that looked the volume up before it was given up attaches it afterwards: it notices, and lets go of it again.
+func TestAVolumeThatWasGivenUpWhileItWasBeingAttachedIsNotMounted(t *testing.T) {
+	r := newRig(t)
+	two := r.twin()
+	r.create("db", "reclaim", "retain")
+	id := r.status("db")["id"].(string)
+	two.eventually("it knows the volume", func() bool { _, err := two.try("Get", m{"Name": "db"}); return err == nil })
+	hold := 5 * time.Second
+	for removed := false; !removed; hold *= 2 { // longer where the machine is slow
+		if err := r.sim.Inject(ec2sim.Fault{Kind: "delay", Action: "AttachVolume", Duration: hold}); err != nil {
+			t.Fatal(err)
+		}
+		mounted := make(chan error, 1)
+		go func() { _, err := two.try("Mount", m{"Name": "db", "ID": "c1"}); mounted <- err }()
+		r.eventually("EC2 is about to attach it", func() bool { return len(r.sim.Faults()) == 0 })
+		_, err := r.try("Remove", m{"Name": "db"})
+		removed = err == nil
+		switch err := <-mounted; {
+		case removed && (err == nil || !strings.Contains(err.Error(), "removed on another host")):
+			t.Errorf("what was given up is mounted: %v", err)
+		case !removed && err == nil:
+			two.unmount("db", "c1")
+			two.eventually("detached", func() bool { return two.attached() == 0 })
+		}
+	}
+	two.eventually("it lets go of it", func() bool {
+		out, err := r.person().DescribeVolumes(t.Context(), &ec2.DescribeVolumesInput{VolumeIds: []string{id}})
+		return two.attached() == 0 && err == nil && len(out.Volumes[0].Attachments) == 0
+	})
+	if got := r.given("db"); len(got) != 1 || got[0] != id {
+		t.Errorf("kept are %v", got)
 	}
 }
 
