@@ -7,7 +7,7 @@ RUN   ?= .
 VERSION := $(shell git describe --always --dirty --tags 2>/dev/null || echo unknown)
 
 export BASE
-export CGO_ENABLED ?= 0
+export CGO_ENABLED := 0
 export PATH := $(CURDIR)/build/go/bin:$(PATH)
 .DELETE_ON_ERROR:
 

@@ -202,7 +202,7 @@ func TestAContainerSurvivesTheDeathOfThePlugin(t *testing.T) {
 func TestALostLedgerCostsNothing(t *testing.T) {
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
+			r := newRig(t, func(t *Timing) { t.HandOver = 15 * time.Second })
 			r.create("pgdata")
 			p := r.mount("pgdata", "c1")
 			r.crash()
@@ -212,7 +212,7 @@ func TestALostLedgerCostsNothing(t *testing.T) {
 			r.start()
 			r.eventually("ready", func() bool { return r.manager.ready(t.Context()) == nil })
 			// The answer to that Mount may not have reached its container: it stays for a while.
-			time.Sleep(r.timing.HandOver / 3)
+			time.Sleep(2 * r.timing.Sweep)
 			write(t, filepath.Join(p, "row"), "42")
 			r.unmount("pgdata", "c1")
 			r.eventually("detached in the end", func() bool { return r.attached() == 0 })
@@ -240,7 +240,7 @@ func TestShutdownDetachesWhatIsFreeAndKeepsWhatIsUsed(t *testing.T) {
 }
 
 func TestRemoveProvesThatTheVolumeIsFree(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, func(t *Timing) { t.HandOver = 6 * time.Second })
 	r.create("pgdata")
 	p := r.mount("pgdata", "c1")
 	release := r.hold(filepath.Dir(p))

@@ -16,7 +16,7 @@ import (
 // smallState is a rig whose state folder is a filesystem of its own with little room. No plugin runs yet.
 func smallState(t *testing.T) *rig {
 	t.Helper()
-	r := newMachine(t)
+	r := newMachine(t, func(t *Timing) { t.HandOver = 10 * time.Second })
 	if err := os.Mkdir(r.state, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestAStateFolderThatCannotBeWrittenStopsOnlyNewMounts(t *testing.T) {
 			if r.manager.ledger.trusted || !r.manager.ledger.has("used") {
 				t.Error("an old ledger is trusted, or lost")
 			}
-			time.Sleep(r.timing.HandOver / 3)
+			time.Sleep(2 * r.timing.Sweep)
 			write(t, row, "44")
 			if n := len(r.must("List", m{})["Volumes"].([]any)); n != 2 {
 				t.Errorf("%d volumes are listed", n)

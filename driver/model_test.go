@@ -309,7 +309,7 @@ func TestNoReachableStateHarmsOrStrandsAnybody(t *testing.T) {
 	t.Parallel()
 	x := newExplorer(t)
 	depth, disturbances := modelDepth, modelDisturbances
-	if testing.Short() {
+	if testing.Short() || underRace { // scripts/test runs it without the race detector too
 		depth = 2
 	}
 	if further := os.Getenv("BLOCKVOL_MODEL"); further != "" {
@@ -364,7 +364,7 @@ func TestNoReachableStateHarmsOrStrandsAnybody(t *testing.T) {
 func TestRandomWalksHarmAndStrandNobody(t *testing.T) {
 	t.Parallel()
 	walks, seed := 400, time.Now().UnixNano()
-	if testing.Short() {
+	if testing.Short() || underRace {
 		walks = 50
 	}
 	for name, value := range map[string]any{"BLOCKVOL_WALKS": &walks, "BLOCKVOL_SEED": &seed} {

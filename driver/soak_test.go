@@ -22,7 +22,7 @@ const (
 	soakVolumes = 20
 	soakHosts   = 3
 	soakWorkers = 16
-	soakPatient = 3 * time.Minute // every request that is repeated succeeds within this time, whatever went wrong before
+	soakPatient = 8 * time.Minute // every request that is repeated succeeds within this time, whatever went wrong before
 )
 
 // soak is a random day of three hosts that share twenty volumes in one simulated cloud.
@@ -164,7 +164,7 @@ func newSoak(t *testing.T) *soak {
 		t.Request, t.Grace, t.HandOver, t.Absent, t.Sweep = 12*time.Second, 100*time.Millisecond, 6*time.Second, 250*time.Millisecond, time.Second
 		t.Fresh, t.AskCloud, t.Attach, t.Detach = 100*time.Millisecond, 600*time.Millisecond, 10*time.Second, 10*time.Second
 	})
-	r.ebs.Detaching, r.ebs.PollMin, r.ebs.Attempt, r.ebs.MaxBackoff = 100*time.Millisecond, 30*time.Millisecond, time.Second, 500*time.Millisecond
+	r.ebs.Detaching, r.ebs.PollMin, r.ebs.Attempt, r.ebs.MaxBackoff = 100*time.Millisecond, 30*time.Millisecond, 3*time.Second, 500*time.Millisecond
 	r.log.SetLevel(logrus.InfoLevel)
 	r.sim.SetDelays(ec2sim.Delays{Create: 35 * time.Millisecond, Attach: 80 * time.Millisecond, Detach: 80 * time.Millisecond, Delete: 25 * time.Millisecond, Visible: 20 * time.Millisecond, Call: 500 * time.Microsecond})
 	r.start()

@@ -77,7 +77,8 @@ func TestAColdBurstLooksAtTheInstanceOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	h := w.host(ec2sim.Instance{Type: "m7i.48xlarge"})
-	maker, c := w.on(h), w.on(h)
+	maker := w.on(h)
+	c := w.on(h, func(cfg *Config) { cfg.Timing.Gather, cfg.Timing.FirstPoll = 2*time.Second, 2*time.Second }) // on a slow machine too they come together
 	var all []cloud.Volume
 	for i := range 40 {
 		all = append(all, w.create(maker, fmt.Sprintf("v%d", i)))
@@ -104,7 +105,7 @@ func TestAColdBurstLooksAtTheInstanceOnce(t *testing.T) {
 			t.Errorf("%s was called %d times, want %d", action, n, want)
 		}
 	}
-	if n := w.count("DescribeVolumes"); n > 12 {
+	if n := w.count("DescribeVolumes"); n > 20 { // at least 80 if each asked for itself
 		t.Errorf("40 look-ups and waits took %d DescribeVolumes calls", n)
 	}
 	devices := map[string]bool{}
@@ -170,7 +171,7 @@ func TestALostAnswerToAttachVolumeIsSuccess(t *testing.T) {
 func TestAnAttachVolumeThatHangsIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c := w.client(func(cfg *Config) { cfg.Timing.Attempt = 200 * time.Millisecond })
+	c := w.client(func(cfg *Config) { cfg.Timing.Attempt = time.Second })
 	v := w.create(c, "v")
 	w.inject(ec2sim.Fault{Kind: "hang", Action: "AttachVolume"})
 	w.attach(c, v)
@@ -411,7 +412,7 @@ func TestRefusalsFromBeforeAChangeAreNotBelieved(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	h := w.host(ec2sim.Instance{})
-	c := w.on(h)
+	c := w.on(h, func(cfg *Config) { cfg.Timing.Consistency = 10 * time.Second })
 	v := w.create(c, "v")
 	w.inject(ec2sim.Fault{Kind: "error", Action: "AttachVolume", Code: "InvalidVolume.NotFound", Times: 2})
 	if err := c.Attach(timeout(t, time.Minute), v); err != nil {

@@ -200,7 +200,7 @@ func TestANewVolumeThatIsNotSeenYetIsWaitedFor(t *testing.T) {
 func TestEverythingWorksWhenReadsLagBehind(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.setDelays(func(d *ec2sim.Delays) { d.Visible = 150 * time.Millisecond })
+	w.setDelays(func(d *ec2sim.Delays) { d.Visible, d.Delete = 150*time.Millisecond, time.Hour }) // until then the volume is there, and deleting
 	c := w.client()
 	for range 3 {
 		v := w.create(c, "lagging")
@@ -233,9 +233,9 @@ func TestALostAnswerToCreateVolumeMakesNoSecondVolume(t *testing.T) {
 func TestACreateGivenUpInTheMiddleIsContinuedByTheNext(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.setDelays(func(d *ec2sim.Delays) { d.Create = 6 * time.Second })
+	w.setDelays(func(d *ec2sim.Delays) { d.Create = 12 * time.Second })
 	c := w.client()
-	_, err := c.Create(timeout(t, 2*time.Second), spec("slow"))
+	_, err := c.Create(timeout(t, 6*time.Second), spec("slow"))
 	contains(t, err, `"slow"`, "creating", "nothing is lost")
 	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, cloud.ErrState) {
 		t.Errorf("the error is not a deadline with a state: %v", err)
@@ -361,7 +361,7 @@ func TestAnEarlierCreationThatNobodyCanSeeIsTold(t *testing.T) {
 	w := newWorld(t)
 	w.inject(ec2sim.Fault{Kind: "invisible", Action: "CreateVolume", Duration: time.Minute})
 	a := w.client(func(cfg *Config) { cfg.Timing.Vanish = time.Minute })
-	if _, err := a.Create(timeout(t, 2*time.Second), spec("hidden")); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := a.Create(timeout(t, 6*time.Second), spec("hidden")); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)
 	}
 	s := spec("hidden")

@@ -282,13 +282,14 @@ func TestTheSDKsOwnSettingsAreUnderstood(t *testing.T) {
 func TestACallWithoutADeadlineEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c := w.client(func(cfg *Config) { cfg.Timing.Call = 300 * time.Millisecond })
+	c := w.client()
 	v := w.create(c, "v")
 	w.inject(ec2sim.Fault{Kind: "stuck-attaching"})
 	if err := c.Attach(context.Background(), v); err != nil {
 		t.Fatal(err)
 	}
 	w.inject(ec2sim.Fault{Kind: "hang", Action: "DetachVolume", Times: -1})
+	c.timing.Call = 300 * time.Millisecond
 	start := time.Now()
 	if err := c.WaitAttached(context.Background(), v.ID); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("wait: %v", err)

@@ -142,7 +142,7 @@ func TestAStuckAttachmentDelaysNobodyAndIsDescribed(t *testing.T) {
 		t.Fatal(err)
 	}
 	end := make(chan error, 1)
-	go func() { end <- c.WaitAttached(timeout(t, 5*time.Second), stuck.ID) }()
+	go func() { end <- c.WaitAttached(timeout(t, 15*time.Second), stuck.ID) }()
 	w.attach(c, fine)
 	if len(end) > 0 {
 		t.Error("the other attach ended only after the stuck one")
@@ -227,7 +227,7 @@ func TestACycleAtUsualTimesTakesTheCallsItMust(t *testing.T) {
 	w := newWorld(t)
 	w.SetDelays(ec2sim.DefaultDelays)
 	c := w.client(func(cfg *Config) { cfg.Timing = Timing{} })
-	ctx := timeout(t, 20*time.Second)
+	ctx := timeout(t, time.Minute)
 	if err := c.Warm(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -35,9 +35,10 @@ func TestMain(m *testing.M) {
 // quick are the simulator's delays in most tests.
 var quick = ec2sim.Delays{Create: 40 * time.Millisecond, Attach: 40 * time.Millisecond, Detach: 40 * time.Millisecond, Delete: 30 * time.Millisecond, Call: time.Millisecond}
 
-// quickTiming are the intervals that fit them.
+// quickTiming are the intervals that fit them. The limits of what takes as long as the machine does are generous: a call that is given up
+// because the machine is busy is repeated, and makes it busier.
 var quickTiming = Timing{
-	Attempt: 2 * time.Second, MaxBackoff: 20 * time.Millisecond, Call: 20 * time.Second, Lookup: 5 * time.Second, Gather: 50 * time.Millisecond,
+	Attempt: 30 * time.Second, MaxBackoff: 20 * time.Millisecond, Call: time.Minute, Lookup: time.Minute, Gather: 50 * time.Millisecond,
 	FirstPoll: 60 * time.Millisecond, Attaching: 50 * time.Millisecond, Detaching: 50 * time.Millisecond, PollMin: 20 * time.Millisecond, PollMax: 100 * time.Millisecond,
 	Consistency: 500 * time.Millisecond, Vanish: 300 * time.Millisecond,
 }
@@ -197,7 +198,7 @@ func timeout(t testing.TB, d time.Duration) context.Context {
 
 func (w *world) create(c *Client, name string) cloud.Volume {
 	w.t.Helper()
-	v, err := c.Create(timeout(w.t, 10*time.Second), spec(name))
+	v, err := c.Create(timeout(w.t, time.Minute), spec(name))
 	if err != nil {
 		w.t.Fatalf("create %s: %v", name, err)
 	}
@@ -207,7 +208,7 @@ func (w *world) create(c *Client, name string) cloud.Volume {
 // attach attaches v and waits until it is.
 func (w *world) attach(c *Client, v cloud.Volume) {
 	w.t.Helper()
-	ctx := timeout(w.t, 10*time.Second)
+	ctx := timeout(w.t, time.Minute)
 	if err := c.Attach(ctx, v); err != nil {
 		w.t.Fatal(err)
 	}
@@ -218,7 +219,7 @@ func (w *world) attach(c *Client, v cloud.Volume) {
 
 func (w *world) detach(c *Client, v cloud.Volume) {
 	w.t.Helper()
-	ctx := timeout(w.t, 10*time.Second)
+	ctx := timeout(w.t, time.Minute)
 	if err := c.Detach(ctx, v.ID); err != nil {
 		w.t.Fatal(err)
 	}
@@ -234,7 +235,7 @@ func (w *world) foreign(tags map[string]string) string {
 	if len(tags) > 0 {
 		in.TagSpecifications = []types.TagSpecification{{ResourceType: types.ResourceTypeVolume, Tags: toTags(tags)}}
 	}
-	out, err := w.raw.CreateVolume(timeout(w.t, 10*time.Second), in)
+	out, err := w.raw.CreateVolume(timeout(w.t, time.Minute), in)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -244,7 +245,7 @@ func (w *world) foreign(tags map[string]string) string {
 // rawState is the volume as EC2 shows it to somebody else; its attachments by instance.
 func (w *world) rawState(id string) (state string, attached map[string]string) {
 	w.t.Helper()
-	out, err := w.raw.DescribeVolumes(timeout(w.t, 10*time.Second), &ec2.DescribeVolumesInput{Filters: []types.Filter{filter("volume-id", id)}})
+	out, err := w.raw.DescribeVolumes(timeout(w.t, time.Minute), &ec2.DescribeVolumesInput{Filters: []types.Filter{filter("volume-id", id)}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -286,7 +287,7 @@ func contains(t testing.TB, err error, parts ...string) {
 // retag changes a tag as somebody else.
 func (w *world) retag(id, key, value string) {
 	w.t.Helper()
-	if _, err := w.raw.CreateTags(timeout(w.t, 5*time.Second), &ec2.CreateTagsInput{Resources: []string{id}, Tags: toTags(map[string]string{key: value})}); err != nil {
+	if _, err := w.raw.CreateTags(timeout(w.t, time.Minute), &ec2.CreateTagsInput{Resources: []string{id}, Tags: toTags(map[string]string{key: value})}); err != nil {
 		w.t.Fatal(err)
 	}
 }

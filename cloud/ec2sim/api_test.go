@@ -110,7 +110,7 @@ func TestKeysAndActionsCanBeDenied(t *testing.T) {
 func TestTooManyCallsAreThrottledPerAction(t *testing.T) {
 	b := newBench(t)
 	l := b.Limits()
-	l.Throttle = map[string]Rate{"DescribeVolumes": {Burst: 3, PerSecond: 20}}
+	l.Throttle = map[string]Rate{"DescribeVolumes": {Burst: 3, PerSecond: 0.001}} // however long the five take
 	b.SetLimits(l)
 	ctx := within(t, time.Minute)
 	var codes []string
@@ -126,6 +126,8 @@ func TestTooManyCallsAreThrottledPerAction(t *testing.T) {
 	if _, err := b.ec2.DescribeInstances(ctx, &ec2.DescribeInstancesInput{}); err != nil {
 		t.Errorf("another action has another bucket: %v", err)
 	}
+	l.Throttle["DescribeVolumes"] = Rate{Burst: 3, PerSecond: 20}
+	b.SetLimits(l)
 	patient := ec2.New(b.ec2.Options(), func(o *ec2.Options) { o.RetryMaxAttempts = 10 })
 	for range 5 {
 		if _, err := patient.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{}); err != nil {
