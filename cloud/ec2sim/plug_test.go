@@ -261,7 +261,10 @@ func TestTheKernelAnnouncesADeviceOnceAllIsInPlace(t *testing.T) {
 
 func TestAVolumeIsAttachedOnce(t *testing.T) {
 	b := newBench(t)
-	id := b.volume()
+	id, other := b.volume(), b.volume()
+	delays := quick
+	delays.Attach = time.Hour
+	b.SetDelays(delays)
 	if err := b.attach(id, hostA, "/dev/xvdf"); err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +276,6 @@ func TestAVolumeIsAttachedOnce(t *testing.T) {
 			t.Errorf("second attach, to %s: %v", host, err)
 		}
 	}
-	other := b.volume()
 	err := b.attach(other, hostA, "/dev/xvdf")
 	if code(err) != "InvalidParameterValue" || !strings.Contains(err.Error(), "Attachment point /dev/xvdf is already in use") {
 		t.Errorf("two volumes under one name: %v", err)
