@@ -31,6 +31,10 @@ test: deps ## all tests: unit, root and end to end, on engines of their own
 	@scripts/deps machine
 	@RUN='$(RUN)' scripts/test
 
+.PHONY: race
+race: deps ## the unit tests and the tests on loop devices, with the race detector
+	@scripts/test race
+
 .PHONY: soak
 soak: deps ## a long random day of three hosts: BLOCKVOL_SOAK operations (50000), repeated with BLOCKVOL_SEED
 	@BLOCKVOL_SOAK=$${BLOCKVOL_SOAK:-50000} go test -buildvcs=false -count=1 -timeout 12h -v -run TestARandomDay ./driver
