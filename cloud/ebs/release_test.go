@@ -118,7 +118,7 @@ func TestAVolumeThatIsTakenWhileItIsReleasedStaysTheClusters(t *testing.T) {
 	other := w.host(ec2sim.Instance{})
 	ctx := timeout(t, time.Minute)
 	v := w.kept(c, "db", 1)
-	w.inject(ec2sim.Fault{Kind: "delay", Action: "CreateTags", Duration: time.Second})
+	w.inject(ec2sim.Fault{Kind: "delay", Action: "CreateTags", Duration: 4 * time.Second})
 	done := make(chan error, 1)
 	w.ResetCalls()
 	go func() { done <- c.Release(ctx, v.ID) }()

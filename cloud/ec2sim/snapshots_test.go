@@ -463,7 +463,7 @@ func TestSnapshotsAreFilteredPagedAndOwned(t *testing.T) {
 func TestADeletedSnapshotIsGoneAndADescribeLagsBehindWhenTold(t *testing.T) {
 	b := newBench(t)
 	snap := b.snapshotOf(b.volume())
-	b.SetDelays(Delays{Visible: 300 * time.Millisecond})
+	b.SetDelays(Delays{Visible: 3 * time.Second})
 	visible := func() error {
 		_, err := b.snapshots(ec2.DescribeSnapshotsInput{SnapshotIds: []string{snap}})
 		return err

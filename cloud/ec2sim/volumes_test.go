@@ -286,7 +286,7 @@ func TestResultsComeInNoOrder(t *testing.T) {
 
 func TestADescribeLagsBehindWhenTold(t *testing.T) {
 	b := newBench(t)
-	b.SetDelays(Delays{Visible: 300 * time.Millisecond})
+	b.SetDelays(Delays{Visible: 1500 * time.Millisecond})
 	ctx := within(t, time.Minute)
 	id := b.volume()
 	visible := func() error {
