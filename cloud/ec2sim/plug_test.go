@@ -187,9 +187,11 @@ func TestDataStayWithTheVolumeOnItsWayToAnotherHost(t *testing.T) {
 	if left := loopsOf(t, b.cfg.Dir); len(left) > 0 {
 		t.Fatalf("detached, but the kernel has %v", left)
 	}
-	if _, err := os.Stat("/sys/block/" + loop); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the number of %s is left in the kernel: %v", loop, err)
-	}
+	eventually(t, "the number of "+loop+" is gone, or somebody else's", func() bool {
+		_, err := os.Stat("/sys/block/" + loop)
+		_, bound := os.Stat("/sys/block/" + loop + "/loop/backing_file")
+		return errors.Is(err, os.ErrNotExist) || bound == nil
+	})
 	onB := b.attached(id, hostB, "/dev/xvdg")
 	if got := read(t, onB, len(text), 900<<20); got != text {
 		t.Fatalf("host B reads %q", got)
