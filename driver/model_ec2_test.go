@@ -25,6 +25,9 @@ const (
 // most. One about the other host may be from before its last change, however long ago that was.
 const modelStale = 4 * time.Second
 
+// modelIll is how long the status checks of the other host must fail before the rule impaired lets it be stopped.
+const modelIll = 30 * time.Second
+
 // errModel is the fault of an EC2 that gives no answer.
 var errModel = cloud.Errorf(cloud.ErrUnavailable, "the model's EC2 gives no answer")
 
@@ -159,11 +162,18 @@ func (w *model) progress() {
 		case v.at == cloud.Attaching:
 			v.at = cloud.Attached
 		case v.at == cloud.Detaching:
+			if v.holder == modelThere {
+				w.there.gave = time.Now()
+			}
 			v.holder, v.at = "", ""
 		}
 		if was.state != v.state || was.at != v.at {
 			moved = true
 		}
+	}
+	if w.there.power == cloud.Stopping {
+		w.before, w.there = w.there, otherHost{power: cloud.Stopped}
+		moved = true
 	}
 	if moved {
 		w.changed()
@@ -177,7 +187,7 @@ func (w *model) pending() bool {
 			return true
 		}
 	}
-	return false
+	return w.there.power == cloud.Stopping
 }
 
 // modelCloud is EC2 as one process sees it, by the contract of cloud.Cloud.
@@ -274,13 +284,41 @@ func (c *modelCloud) List(ctx context.Context) (found []cloud.Volume, err error)
 
 func (c *modelCloud) HostState(ctx context.Context, host string) (state cloud.HostState, err error) {
 	err = c.call(ctx, callLooks, "stale host", func(fault string) error {
-		state = c.w.there.state()
-		if fault == "stale host" {
-			state = c.w.before
-		}
+		state = c.w.otherHost(fault).state()
 		return nil
 	})
 	return state, err
+}
+
+func (c *modelCloud) HostHealth(ctx context.Context, host string) (health cloud.HostHealth, err error) {
+	err = c.call(ctx, callLooks, "stale host", func(fault string) error {
+		health = c.w.otherHost(fault).health()
+		return nil
+	})
+	return health, err
+}
+
+// StopHost ends all that the other host does when EC2 goes on, and not earlier.
+func (c *modelCloud) StopHost(ctx context.Context, host string) error {
+	return c.call(ctx, callChanges, "", func(string) error {
+		there := c.w.there
+		if there.power != cloud.Running {
+			return nil
+		}
+		if c.w.fencing != fenceImpaired || host != modelThere {
+			c.w.violate("StopInstances was sent for %s with fencing=%s", host, c.w.fencing)
+		}
+		// Between the last look and the stop a host may have recovered or let go: it takes less than two calls.
+		if time.Since(there.well) > 4*callChanges && (there.ill.IsZero() || time.Since(there.ill) < modelIll) {
+			c.w.violate("StopInstances was sent for a host that is not ill for long")
+		}
+		if v := c.w.live(); (v == nil || v.holder != modelThere) && time.Since(there.gave) > 4*callChanges {
+			c.w.violate("StopInstances was sent for a host that does not have the volume")
+		}
+		c.w.before, c.w.there.power = there, cloud.Stopping
+		c.w.changed()
+		return nil
+	})
 }
 
 func (c *modelCloud) Create(ctx context.Context, spec cloud.Spec) (cloud.Volume, error) {
@@ -472,11 +510,30 @@ func (c *modelCloud) WaitDetached(ctx context.Context, id string) error {
 type otherHost struct {
 	power      cloud.Power
 	hibernated bool
-	mounted    bool // in its kernel, or in the memory that it will resume with
+	mounted    bool      // in its kernel, or in the memory that it will resume with
+	ill        time.Time // since then its status checks fail
+	well       time.Time // then it recovered
+	gave       time.Time // then EC2 said that it had let go of the volume
 }
 
 func (o otherHost) state() cloud.HostState {
 	return cloud.HostState{ID: modelThere, Power: o.power, Hibernated: o.power == cloud.Stopped && o.hibernated}
+}
+
+func (o otherHost) health() cloud.HostHealth {
+	h := cloud.HostHealth{HostState: o.state(), System: cloud.Check{Status: cloud.CheckOK}, Instance: cloud.Check{Status: cloud.CheckOK}}
+	if !o.ill.IsZero() {
+		h.Instance = cloud.Check{Status: cloud.CheckImpaired, Since: o.ill, For: time.Since(o.ill)}
+	}
+	return h
+}
+
+// otherHost is EC2's answer about the other host: how it is, or how it was before its last change.
+func (w *model) otherHost(fault string) otherHost {
+	if fault == "stale host" {
+		return w.before
+	}
+	return w.there
 }
 
 // mountThere is what a blockvol on the other host does with a volume that it has: a format takes two seconds.

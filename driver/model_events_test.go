@@ -40,6 +40,9 @@ func heldThere(w *model) bool { v := w.live(); return v != nil && v.holder == mo
 
 // noneWaits tells whether no request of that kind waits: one more would join it.
 func noneWaits(w *model, what string) bool {
+	if w.coarse && len(w.requests) >= 2 {
+		return false
+	}
 	for r := range w.requests {
 		if r.what == what {
 			return false
@@ -87,18 +90,30 @@ var modelEvents = append(append([]modelEvent{
 		w.live().at = cloud.Detaching
 		w.changed()
 	})},
+	{"the other host falls ill", 0, func(w *model) bool {
+		return w.fencing == fenceImpaired && heldThere(w) && w.there.power == cloud.Running && w.there.ill.IsZero()
+	}, atOnceIn(func(w *model) {
+		w.before = w.there
+		w.there.ill = time.Now()
+		w.changed()
+	})},
+	{"the other host recovers", 0, func(w *model) bool { return w.there.power == cloud.Running && !w.there.ill.IsZero() }, atOnceIn(func(w *model) {
+		w.before = w.there
+		w.there.ill, w.there.well = time.Time{}, time.Now()
+		w.changed()
+	})},
 	{"the other host is stopped", 0, func(w *model) bool { return heldThere(w) && w.there.power == cloud.Running }, atOnceIn(func(w *model) {
-		w.before = w.there.state()
+		w.before = w.there
 		w.there = otherHost{power: cloud.Stopped}
 		w.changed()
 	})},
 	{"the other host is hibernated", 1, func(w *model) bool { return w.there.mounted && w.there.power == cloud.Running }, atOnceIn(func(w *model) {
-		w.before = w.there.state()
-		w.there.power, w.there.hibernated = cloud.Stopped, true
+		w.before = w.there
+		w.there.power, w.there.hibernated, w.there.ill = cloud.Stopped, true, time.Time{}
 		w.changed()
 	})},
 	{"the other host is started", 0, func(w *model) bool { return w.there.power == cloud.Stopped }, atOnceIn(func(w *model) {
-		w.before = w.there.state()
+		w.before = w.there
 		w.there.power = cloud.Pending
 		if w.there.hibernated {
 			w.there.power, w.there.hibernated = cloud.Running, false
@@ -136,14 +151,18 @@ func faultEvents() (events []modelEvent) {
 func containerEvents() (events []modelEvent) {
 	for _, id := range []string{"c1", "c2"} {
 		events = append(events,
-			modelEvent{id + " is to be mounted", 0, func(w *model) bool { return guestIn(w, id, "") && (id == "c1" || !guestIn(w, "c1", "", guestAsked)) }, func(w *model) { w.mount(id, false) }},
+			modelEvent{id + " is to be mounted", 0, func(w *model) bool {
+				return guestIn(w, id, "") && noneWaits(w, id) && (id == "c1" || !guestIn(w, "c1", "", guestAsked))
+			}, func(w *model) { w.mount(id, false) }},
 			modelEvent{id + " starts", 0, func(w *model) bool { return guestIn(w, id, guestAnswered) }, func(w *model) { w.bind(id) }},
 			modelEvent{id + " ends", 0, func(w *model) bool { return guestIn(w, id, guestRunning) }, func(w *model) { w.end(id) }},
 			modelEvent{id + " ends and Docker forgets it", 1, func(w *model) bool { return guestIn(w, id, guestRunning) }, atOnceIn(func(w *model) {
 				delete(w.uses, id)
 				w.lost = true
 			})},
-			modelEvent{id + " is unmounted", 0, func(w *model) bool { return guestIn(w, id, guestAnswered, guestRunning, guestEnded) }, func(w *model) { w.unmount(id) }})
+			modelEvent{id + " is unmounted", 0, func(w *model) bool {
+				return guestIn(w, id, guestAnswered, guestRunning, guestEnded) && (!w.coarse || noneWaits(w, "unmount"))
+			}, func(w *model) { w.unmount(id) }})
 	}
 	return events
 }

@@ -30,10 +30,12 @@ type model struct {
 	generation int
 	views      []modelView // what EC2 has shown, oldest first
 	there      otherHost
-	before     cloud.HostState // how the other host was before it was stopped or started
-	doubted    bool            // EC2 was wrong about the other host once; it is not twice
-	fault      string          // what happens to the next request to EC2
-	calm       bool            // EC2 goes on by itself, at once
+	before     otherHost // how the other host was before it was stopped, started, ill or well
+	doubted    bool      // EC2 was wrong about the other host once; it is not twice
+	fault      string    // what happens to the next request to EC2
+	calm       bool      // EC2 goes on by itself, at once
+	fencing    string    // the rule by which a volume may be taken from the other host
+	coarse     bool      // times do not count in the state, only whether they are over
 
 	devices    map[string]uint32 // by volume: the device in this host's kernel
 	lastDev    uint32
@@ -84,10 +86,10 @@ type noListener struct{ net.Listener }
 
 func (noListener) Close() error { return nil }
 
-func newModel(dir string, log logrus.FieldLogger) *model {
-	w := &model{dir: dir, log: log, devices: map[string]uint32{}, claims: map[uint32]int{}, uses: map[string]*guest{}, requests: map[*modelRequest]bool{},
+func newModel(dir, fencing string, log logrus.FieldLogger) *model {
+	w := &model{dir: dir, log: log, fencing: fencing, devices: map[string]uint32{}, claims: map[uint32]int{}, uses: map[string]*guest{}, requests: map[*modelRequest]bool{},
 		there: otherHost{power: cloud.Running}}
-	w.before = w.there.state()
+	w.before = w.there
 	w.changed()
 	return w
 }
@@ -95,7 +97,7 @@ func newModel(dir string, log logrus.FieldLogger) *model {
 // start starts the plugin.
 func (w *model) start() {
 	p := &life{w: w}
-	m, err := New(Config{Settings: Settings{Backend: "ebs", Cluster: modelCluster, Fencing: "stopped", DetachGrace: 2 * time.Second}, Disk: &disk.Host{}, StateDir: w.dir, Log: w.log})
+	m, err := New(Config{Settings: Settings{Backend: "ebs", Cluster: modelCluster, Fencing: w.fencing, ImpairedAfter: modelIll, DetachGrace: 2 * time.Second}, Disk: &disk.Host{}, StateDir: w.dir, Log: w.log})
 	if err != nil {
 		w.violate("%v", err)
 		return
@@ -324,27 +326,34 @@ func (w *model) check() {
 	}
 }
 
-// spans puts a time that is left into steps of five seconds.
-func spans(d time.Duration) int {
-	if d <= 0 {
+// spans puts a time that is left into steps of five seconds, or, where the exploration shall come to an end, into none and some.
+func (w *model) spans(d time.Duration) int {
+	switch {
+	case d <= 0:
 		return 0
+	case w.coarse:
+		return 1
 	}
 	return int((min(d, 45*time.Second)-1)/(5*time.Second)) + 1
 }
 
-func leftOf(t time.Time, limit time.Duration) int {
+func (w *model) leftOf(t time.Time, limit time.Duration) int {
 	if t.IsZero() {
 		return -1
 	}
-	return spans(limit - time.Since(t))
+	return w.spans(limit - time.Since(t))
 }
 
-// key is the state: everything that decides what happens next, with times in coarse steps. Two worlds with one key are taken for one.
+// key is the state: everything that decides what happens next. Volumes have the number of their place, so that a hundred volumes made one
+// after the other are one. Two worlds with one key are taken for one.
 func (w *model) key() string {
 	var b strings.Builder
 	w.mu.Lock()
-	for _, v := range w.volumes {
-		fmt.Fprintf(&b, "%s %s %s %s %s %s|", v.id[len("vol-"):], v.state, v.tag(), v.content, v.holder, v.at)
+	spans, leftOf := w.spans, w.leftOf
+	place := map[string]int{}
+	for i, v := range w.volumes {
+		place[v.id] = i + 1
+		fmt.Fprintf(&b, "%s %s %s %s %s|", v.state, v.tag(), v.content, v.holder, v.at)
 	}
 	if old, now := w.look(modelStale), w.look(0); old.since != now.since {
 		fmt.Fprintf(&b, "stale%d", leftOf(now.since, modelStale))
@@ -352,18 +361,20 @@ func (w *model) key() string {
 			fmt.Fprintf(&b, " %s %s %v", v.State, v.Attrs[attrFS], len(v.Attachments))
 		}
 	}
-	fmt.Fprintf(&b, "there %v %v fault %s\n", w.there, w.before.Power, w.fault)
-	for id, dev := range w.devices {
-		fmt.Fprintf(&b, "dev %s claims%d format%v ", id, w.claims[dev], w.formatting == dev)
+	fmt.Fprintf(&b, "there %s %v %v ill%d before %s %v fault %s\n", w.there.power, w.there.hibernated, w.there.mounted, leftOf(w.there.ill, modelIll), w.before.power, w.before.ill.IsZero(), w.fault)
+	for _, v := range w.volumes {
+		if dev := w.devices[v.id]; dev != 0 {
+			fmt.Fprintf(&b, "dev %d claims%d format%v ", place[v.id], w.claims[dev], w.formatting == dev)
+		}
 	}
 	for _, m := range w.mounts {
-		fmt.Fprintf(&b, "mount %s %v ", m.id, w.alive(m))
+		fmt.Fprintf(&b, "mount %d %v ", place[m.id], w.alive(m))
 	}
 	var all []string
 	for _, c := range w.uses {
 		s := c.state
 		if c.own != nil {
-			s += fmt.Sprint(c.own.id, w.alive(*c.own))
+			s += fmt.Sprint(place[c.own.id], w.alive(*c.own))
 		}
 		if c.state == guestAnswered {
 			s += fmt.Sprint(leftOf(c.at, DefaultTiming().HandOver), c.disturbed)
@@ -380,7 +391,7 @@ func (w *model) key() string {
 
 	m.mu.Lock()
 	v := m.records[modelName]
-	fmt.Fprintf(&b, "ready %v started%d trusted %v deleted %d ", m.isReady, leftOf(m.started, m.timing.HandOver), m.ledger.trusted, len(m.deleted))
+	fmt.Fprintf(&b, "ready %v started%d trusted %v deleted %d ", m.isReady, leftOf(m.started, m.timing.HandOver), m.ledger.trusted, min(len(m.deleted), 1))
 	m.mu.Unlock()
 	if v == nil {
 		return b.String()
@@ -393,7 +404,7 @@ func (w *model) key() string {
 			inherited++
 		}
 	}
-	fmt.Fprintf(&b, "%s %s %q taken%d attached %v leaving %v path %v users %d %d ", v.id, v.phase, v.doing, len(v.turn), v.attached, v.leaving, v.path != "", len(v.users), inherited)
+	fmt.Fprintf(&b, "%d %s %q taken%d attached %v leaving %v path %v users %d %d ", place[v.id], v.phase, v.doing, len(v.turn), v.attached, v.leaving, v.path != "", len(v.users), inherited)
 	fmt.Fprintf(&b, "seen%d absent%d hold%d free%d detached%d ", leftOf(v.seenAt, m.timing.Fresh), leftOf(v.absentAt, m.timing.Sweep/2), spans(time.Until(v.holdUntil)),
 		leftOf(v.freeSince, m.timing.Grace), leftOf(v.detachedAt, modelStale))
 	if v.timer != nil {
