@@ -160,7 +160,7 @@ func TestTwoHostsThatWantOneVolumeAtOnceGetItOnce(t *testing.T) {
 	type pair struct{ a, b *Client }
 	var pairs []pair
 	for range 12 {
-		pairs = append(pairs, pair{w.client(), w.client()})
+		pairs = append(pairs, pair{w.informed(w.host(ec2sim.Instance{}), quickTiming.Consistency), w.informed(w.host(ec2sim.Instance{}), quickTiming.Consistency)})
 	}
 	lost := 0
 	var mu sync.Mutex

@@ -63,11 +63,7 @@ func TestEveryErrorCodeBecomesASentenceWithAWayOut(t *testing.T) {
 			name := "v-" + code
 			id := w.foreign(map[string]string{tagCluster: "test", tagName: name})
 			w.inject(ec2sim.Fault{Kind: "error", Action: "CreateTags", Volume: id, Code: code, Times: -1, Message: "EC2's own words."})
-			c := w.on(h, func(cfg *Config) {
-				// What is not looked for here is not asked for: each client would ask the metadata service on its own.
-				cfg.InstanceID, cfg.Zone, cfg.Region, cfg.Credentials = h.ID, h.Zone, region, anybody{}
-				cfg.Timing.Consistency = 50 * time.Millisecond
-			})
+			c := w.informed(h, 50*time.Millisecond)
 			if _, err := c.ByName(timeout(t, time.Minute), name); err != nil {
 				t.Error(err)
 				return

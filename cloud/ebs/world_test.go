@@ -122,6 +122,16 @@ func (w *world) on(h *host, change ...func(*Config)) *Client {
 	return c
 }
 
+// informed makes a client of which many are made: it knows its host and has keys, so it does not ask the metadata service at the same time as all
+// the others.
+func (w *world) informed(h *host, consistency time.Duration) *Client {
+	w.t.Helper()
+	return w.on(h, func(cfg *Config) {
+		cfg.InstanceID, cfg.Zone, cfg.Region, cfg.Credentials = h.ID, h.Zone, region, anybody{}
+		cfg.Timing.Consistency = consistency
+	})
+}
+
 // client makes a client on a new host.
 func (w *world) client(change ...func(*Config)) *Client {
 	w.t.Helper()
