@@ -149,7 +149,8 @@ func TestAMountAnswersSoonAfterTheAttachCompletes(t *testing.T) {
 	v := formatted(t, 1)[0]
 	limit := bound(300*time.Millisecond, 3*time.Second)
 	overhead := map[string]int64{}
-	for _, attach := range []time.Duration{300 * time.Millisecond, 1600 * time.Millisecond, 3300 * time.Millisecond, 6500 * time.Millisecond} {
+	attaches := []time.Duration{300 * time.Millisecond, 1600 * time.Millisecond, 3300 * time.Millisecond, 6500 * time.Millisecond}
+	for _, attach := range attaches[:bound(len(attaches), 2)] {
 		shared.Plugin.Sim().Delays(t, map[string]string{"attach": attach.String()})
 		// A busy machine makes a try slow; blockvol itself would make each of them slow. So the best one is judged, and the middle one told.
 		var tries []time.Duration
