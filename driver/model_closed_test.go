@@ -63,7 +63,7 @@ func TestEveryStateThatAVolumeCanComeToIsExplored(t *testing.T) {
 	t.Parallel()
 	depth, scopes := math.MaxInt, []map[string]modelScope{modelScopes}
 	if testing.Short() || underRace { // scripts/test runs it without the race detector too
-		depth = 8
+		depth = 5
 	}
 	if os.Getenv("BLOCKVOL_MODEL") != "" {
 		scopes = append(scopes, modelWideScopes)
