@@ -151,6 +151,9 @@ func (m *Manager) release(ctx context.Context, v *record, far reach) (again time
 	if seen == nil {
 		return 0, nil // the sweep looks it up
 	}
+	if m.usedAs(v, seen.ID) != "" {
+		return m.renamed(ctx, v, seen.ID, far)
+	}
 	dev, err := m.disk.Find(seen.Serial)
 	if errors.Is(err, disk.ErrNoDevice) {
 		if err := m.unmountTarget(m.target(seen.ID)); err != nil {
@@ -203,6 +206,46 @@ func (m *Manager) release(ctx context.Context, v *record, far reach) (again time
 		return max(left, time.Millisecond), nil
 	}
 	return m.detach(ctx, v, *seen, hold)
+}
+
+// usedAs returns another name under which this host uses the volume or is at work on it: one that was given up on another host, and adopted
+// again here, has a new name, and the record of the old one knows nothing of that.
+func (m *Manager) usedAs(v *record, id string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, other := range m.records {
+		if other == v {
+			continue
+		}
+		other.mu.Lock()
+		used := other.id == id && (len(other.users) > 0 || len(other.turn) > 0 || other.holdUntil.After(time.Now()))
+		other.mu.Unlock()
+		if used {
+			return name
+		}
+	}
+	return ""
+}
+
+// renamed lets go of nothing: it finds out whether the volume still has the record's name, and if not, the record forgets it.
+func (m *Manager) renamed(ctx context.Context, v *record, id string, far reach) (again time.Duration, err error) {
+	if far == keepAttached {
+		return time.Second, nil
+	}
+	vol, err := m.cloud.ByID(ctx, id)
+	if err != nil && !errors.Is(err, cloud.ErrNotFound) {
+		return 5 * time.Second, fmt.Errorf("volume %q (%s): whether it still has that name cannot be told: %w", v.name, id, err)
+	}
+	if err != nil || vol.Name == v.name {
+		return time.Second, nil
+	}
+	m.log.WithField("volume", v.name).Infof("%s is volume %q now", id, vol.Name)
+	v.set(func() {
+		v.id, v.seen, v.absentAt, v.attached, v.path = "", nil, time.Now(), false, ""
+	})
+	v.rest(phaseFree)
+	m.save(v)
+	return 0, nil
 }
 
 // backOff is the time until a volume that is held is probed again.
