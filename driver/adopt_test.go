@@ -1,6 +1,8 @@
 package driver
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -94,6 +96,45 @@ func TestAnAdoptedVolumeIsUsedAsItIsOnEveryHostAndKeptWhenItIsRemoved(t *testing
 			return err == nil && len(out.Volumes) == 0
 		})
 	}
+}
+
+func TestAVolumeIsNotMountedWhileItIsLetGoOfUnderAnotherName(t *testing.T) {
+	r := newRig(t)
+	id := r.there(foreign(t, "mkfs.ext4", "-q"), nil)
+	r.must("Create", m{"Name": "old", "Opts": m{"volume-id": id}})
+	r.mount("old", "c1")
+	done, err := r.manager.letGoOf(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounted := make(chan error, 1)
+	go func() {
+		_, _, err := r.manager.Mount(t.Context(), "old", "c2")
+		mounted <- err
+	}()
+	select {
+	case err := <-mounted:
+		t.Errorf("it was mounted meanwhile: %v", err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := r.manager.release(soon, r.manager.record("other"), atOnce); err != nil {
+		t.Errorf("a name without a volume waits: %v", err)
+	}
+	other := r.manager.record("other")
+	_, seen := r.manager.record("old").known()
+	other.set(func() { other.id, other.seen = id, seen })
+	if _, err := r.manager.release(soon, other, atOnce); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("two names let go of it at once: %v", err)
+	}
+	other.set(func() { other.id, other.seen = "", nil })
+	done()
+	if err := <-mounted; err != nil {
+		t.Error(err)
+	}
+	r.unmount("old", "c1")
+	r.unmount("old", "c2")
 }
 
 func TestAnAdoptedVolumeIsNeverFormattedAndWhatIsOnItIsNamed(t *testing.T) {

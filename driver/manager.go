@@ -97,17 +97,18 @@ type Manager struct {
 	stop    context.CancelFunc
 	working sync.WaitGroup
 
-	mu       sync.Mutex
-	host     cloud.Host // valid when isReady
-	isReady  bool
-	closing  bool
-	draining time.Time // since when this host takes no volume any more; zero: it does
-	instance *instanceLock
-	records  map[string]*record
-	deleted  map[string]time.Time // IDs that this host deleted; a look-up that still shows one is stale
-	listed   []string             // names of the last listing
-	listedAt time.Time
-	probed   time.Time // when Health last asked the cloud
+	mu        sync.Mutex
+	host      cloud.Host // valid when isReady
+	isReady   bool
+	closing   bool
+	draining  time.Time // since when this host takes no volume any more; zero: it does
+	instance  *instanceLock
+	records   map[string]*record
+	deleted   map[string]time.Time     // IDs that this host deleted; a look-up that still shows one is stale
+	lettingGo map[string]chan struct{} // by ID: closed at its end
+	listed    []string                 // names of the last listing
+	listedAt  time.Time
+	probed    time.Time // when Health last asked the cloud
 }
 
 // New makes a Manager. It makes no network call; Start begins what goes on in the background.
@@ -123,11 +124,12 @@ func New(cfg Config) (*Manager, error) {
 	}
 	m := &Manager{
 		cfg: cfg, cloud: cfg.Cloud, disk: hostKernel{cfg.Disk}, timing: cfg.Timing, log: cfg.Log, mounts: mounts, started: time.Now(),
-		ledger:   openLedger(cfg.StateDir, bootID(), cfg.Log),
-		profiles: openProfiles(cfg.StateDir, cfg.Settings),
-		lock:     lockInstance,
-		records:  map[string]*record{},
-		deleted:  map[string]time.Time{},
+		ledger:    openLedger(cfg.StateDir, bootID(), cfg.Log),
+		profiles:  openProfiles(cfg.StateDir, cfg.Settings),
+		lock:      lockInstance,
+		records:   map[string]*record{},
+		deleted:   map[string]time.Time{},
+		lettingGo: map[string]chan struct{}{},
 	}
 	if cfg.Cloud != nil {
 		m.heard = listen(cfg.Cloud)

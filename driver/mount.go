@@ -105,6 +105,9 @@ func (m *Manager) makeUsable(ctx context.Context, v *record) (string, error) {
 	if tooNew {
 		v.set(func() { v.seenAt = time.Time{} }) // ask whether it still is
 	}
+	if err := m.notLetGoOf(ctx, v); err != nil {
+		return "", err
+	}
 	if _, ok := m.mountedAt(v); ok && !tooNew {
 		return m.rootOf(v)
 	}
@@ -122,6 +125,9 @@ func (m *Manager) makeUsable(ctx context.Context, v *record) (string, error) {
 	layout, err := options.FromAttrs(vol.Attrs)
 	if err != nil {
 		return "", fmt.Errorf("volume %q (%s): its tags cannot be used: %w", v.name, vol.ID, err)
+	}
+	if err := m.notLetGoOf(ctx, v); err != nil { // only now is its ID certain
+		return "", err
 	}
 	// Where nothing can be mounted, nothing is attached and formatted.
 	if err := m.mountpoint(m.target(vol.ID)); err != nil {

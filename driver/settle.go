@@ -151,6 +151,11 @@ func (m *Manager) release(ctx context.Context, v *record, far reach) (again time
 	if seen == nil {
 		return 0, nil // the sweep looks it up
 	}
+	done, err := m.letGoOf(ctx, seen.ID)
+	if err != nil {
+		return time.Second, err
+	}
+	defer done()
 	if m.usedAs(v, seen.ID) != "" {
 		return m.renamed(ctx, v, seen.ID, far)
 	}
@@ -206,6 +211,51 @@ func (m *Manager) release(ctx context.Context, v *record, far reach) (again time
 		return max(left, time.Millisecond), nil
 	}
 	return m.detach(ctx, v, *seen, hold)
+}
+
+// letGoOf begins to let go of a volume, which one name at a time may do, and returns what ends it.
+func (m *Manager) letGoOf(ctx context.Context, id string) (done func(), err error) {
+	for {
+		m.mu.Lock()
+		other, busy := m.lettingGo[id]
+		if !busy {
+			ended := make(chan struct{})
+			m.lettingGo[id] = ended
+			m.mu.Unlock()
+			return func() {
+				m.mu.Lock()
+				delete(m.lettingGo, id)
+				m.mu.Unlock()
+				close(ended)
+			}, nil
+		}
+		m.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// notLetGoOf waits until nobody lets go of v's volume under another name. To be called with v's turn and ID: who begins after that sees both in
+// usedAs and takes nothing away.
+func (m *Manager) notLetGoOf(ctx context.Context, v *record) error {
+	id, _ := v.known()
+	for {
+		m.mu.Lock()
+		other, busy := m.lettingGo[id]
+		m.mu.Unlock()
+		if !busy {
+			return nil
+		}
+		v.set(func() { v.doing, v.doingSince = "waiting until the volume is let go of under another name", time.Now() })
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // usedAs returns another name under which this host uses the volume or is at work on it: one that was given up on another host, and adopted

@@ -189,6 +189,14 @@ func (m *Manager) park(ctx context.Context, v *record) error {
 	if seen == nil {
 		return nil
 	}
+	done, err := m.letGoOf(ctx, seen.ID)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if m.usedAs(v, seen.ID) != "" {
+		return nil // as the volume that it is now
+	}
 	dev, err := m.disk.Find(seen.Serial)
 	if err != nil {
 		return nil // not here
