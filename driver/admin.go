@@ -30,7 +30,8 @@ func (r *Refusal) Error() string { return r.Text }
 
 func refuse(format string, args ...any) error { return &Refusal{Text: fmt.Sprintf(format, args...)} }
 
-// Say tells the person who waits for a verb what is being done. It may be called at any time, also when nobody listens any more.
+// Say tells the person who waits for a verb what is being done. It may be called at any time, also when nobody listens any more. A text that
+// ends in how much of it is done (": 42 %"), said again with each new number, is shown as a bar.
 type Say func(format string, args ...any)
 
 // verb is one call of `blockvol VERB`. It may take as long as it needs; ctx ends when the caller goes or the plugin shuts down.
