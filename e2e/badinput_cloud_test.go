@@ -39,8 +39,7 @@ func told(t *testing.T, said, volume string, r refusal) {
 	readable(t, said, volume, r.code, r.cause, r.wayOut, "What EC2 says")
 }
 
-func TestWhateverEC2RefusesToCreateIsToldAndLeavesNothing(t *testing.T) {
-	e := shared
+func refusedCreates(t *testing.T, e *Engine) {
 	s := e.Plugin.Sim()
 	v := e.VolumeName(t)
 	before := e.traces(t)
@@ -72,8 +71,7 @@ func TestWhateverEC2RefusesToCreateIsToldAndLeavesNothing(t *testing.T) {
 	e.Docker(t, "volume", "create", "-d", e.driver(), "-o", "size=1GiB", v)
 }
 
-func TestWhateverEC2RefusesToAttachIsToldAndLeavesNothing(t *testing.T) {
-	e := shared
+func refusedAttaches(t *testing.T, e *Engine) {
 	s := e.Plugin.Sim()
 	s.Delays(t, map[string]string{"attach": "200ms", "detach": "200ms"})
 	v := e.NewVolume(t, "size=1GiB")
@@ -105,8 +103,7 @@ func (e *Engine) refusesToRun(t testing.TB, volume string) string {
 	return e.DockerFails(t, nil, "run", "--rm", "--name", e.Container(t), "--mount", e.on(volume, "/data"), busybox, "true")
 }
 
-func TestWhateverEC2RefusesToDeleteIsToldAndTheVolumeStays(t *testing.T) {
-	e := shared
+func refusedDeletes(t *testing.T, e *Engine) {
 	s := e.Plugin.Sim()
 	s.Delays(t, map[string]string{"attach": "200ms", "detach": "200ms"})
 	v := e.NewVolume(t, "size=1GiB")
@@ -122,8 +119,7 @@ func TestWhateverEC2RefusesToDeleteIsToldAndTheVolumeStays(t *testing.T) {
 	}
 }
 
-func TestWhatEC2RefusesToDetachIsToldByInspectAndTriedAgain(t *testing.T) {
-	e := shared
+func refusedDetaches(t *testing.T, e *Engine) {
 	s := e.Plugin.Sim()
 	s.Delays(t, map[string]string{"attach": "200ms", "detach": "200ms"})
 	v := e.NewVolume(t, "size=1GiB")
@@ -149,8 +145,7 @@ func TestWhatEC2RefusesToDetachIsToldByInspectAndTriedAgain(t *testing.T) {
 }
 
 // EC2 is asked again as long as its answer may change, and Docker is told before it gives up. The work goes on meanwhile.
-func TestWhatEC2CannotDoForNowIsToldInTimeAndDoneLater(t *testing.T) {
-	e := shared
+func notForNow(t *testing.T, e *Engine) {
 	s := e.Plugin.Sim()
 	wanted, unwanted := e.VolumeName(t), e.NewVolume(t, "size=1GiB")
 	s.Inject(t, Fault{Kind: "error", Action: "CreateVolume", Code: "RequestLimitExceeded", Times: -1})
@@ -176,8 +171,7 @@ func TestWhatEC2CannotDoForNowIsToldInTimeAndDoneLater(t *testing.T) {
 	})
 }
 
-func TestADiskWithForeignDataIsRefusedAndNotOneByteOfItChanges(t *testing.T) {
-	e := shared
+func foreignData(t *testing.T, e *Engine) {
 	s := e.Plugin.Sim()
 	s.Delays(t, map[string]string{"attach": "200ms", "detach": "200ms"})
 	image := filepath.Join(t.TempDir(), "image")

@@ -105,8 +105,7 @@ func (e *Engine) refusesToCreate(t testing.TB, name string, options ...string) s
 	return said
 }
 
-func TestAWrongOptionIsRefusedInOneSentenceThatTellsTheWayOut(t *testing.T) {
-	e := shared
+func wrongOptions(t *testing.T, e *Engine) {
 	before := e.traces(t)
 	s := e.Plugin.Sim()
 	s.ResetCalls(t)
@@ -179,8 +178,7 @@ func TestAWrongOptionIsRefusedInOneSentenceThatTellsTheWayOut(t *testing.T) {
 	}
 }
 
-func TestHelpIsAnsweredWithTheTableOfOptionsAndMakesNothing(t *testing.T) {
-	e := shared
+func help(t *testing.T, e *Engine) {
 	before := e.traces(t)
 	v := e.VolumeName(t)
 	for _, options := range [][]string{{"help"}, {"size=1", "help=yes"}} {
@@ -199,8 +197,7 @@ func TestHelpIsAnsweredWithTheTableOfOptionsAndMakesNothing(t *testing.T) {
 	e.leavesNothing(t, before)
 }
 
-func TestAHostileNameIsRefusedAndReachesNoFileOrCall(t *testing.T) {
-	e := shared
+func hostileNames(t *testing.T, e *Engine) {
 	before := e.traces(t)
 	s := e.Plugin.Sim()
 	s.ResetCalls(t)

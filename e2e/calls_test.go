@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-func TestTheFirstUseOfAVolumeTakesTheseCallsAndNoOthers(t *testing.T) {
-	e := shared
+func firstUse(t *testing.T, e *Engine) {
 	s := e.Plugin.Sim()
 	v := e.VolumeName(t)
 	for _, step := range []struct {
@@ -23,8 +22,7 @@ func TestTheFirstUseOfAVolumeTakesTheseCallsAndNoOthers(t *testing.T) {
 	}
 }
 
-func TestWhatConcernsAnAttachedVolumeTakesNoCall(t *testing.T) {
-	e := shared
+func attachedVolume(t *testing.T, e *Engine) {
 	s := e.Plugin.Sim()
 	v := e.NewVolume(t, "size=1GiB")
 	first := e.RunDetached(t, []string{"--mount", e.on(v, "/data")}, "exec sleep 1000")

@@ -45,8 +45,7 @@ func TestMariaDBsRowsSurviveItsContainer(t *testing.T) {
 }
 
 // pgbench checks its own transactions; a connection or a write that fails ends it with an error.
-func TestPgbenchDoesNotNoticeThatThePluginIsKilled(t *testing.T) {
-	e := shared
+func pgbenchWhileThePluginIsKilled(t *testing.T, e *Engine) {
 	e.Image(t, postgres)
 	v := e.NewVolume(t, "size=2GiB")
 	start := func() string {

@@ -10,8 +10,7 @@ import (
 
 // dockerd forgets a volume's labels and users when the plugin answers a look-up with an error, and may then delete it. So a cloud that
 // cannot be asked must never lead to such an answer.
-func TestALookUpThatFailsLosesNoLabelsAndDeletesNothing(t *testing.T) {
-	e := shared
+func failingLookUps(t *testing.T, e *Engine) {
 	sim := e.Plugin.Sim()
 	create := func() string {
 		v := e.VolumeName(t)

@@ -5,9 +5,8 @@ import (
 	"testing"
 )
 
-func TestAVolumeInUseIsNotRemovedAndPruningLeavesVolumesAlone(t *testing.T) {
-	// Not in parallel: docker system prune removes the stopped containers of other tests.
-	e := shared
+// docker system prune removes the stopped containers of other tests too, so there must be none.
+func volumesInUse(t *testing.T, e *Engine) {
 	v, unused := e.NewVolume(t, "size=1GiB"), e.NewVolume(t, "size=1GiB")
 	e.Busybox(t, []string{"--mount", e.on(unused, "/data")}, "echo kept >/data/file")
 	c := e.RunDetached(t, []string{"--mount", e.on(v, "/data")}, counter("/data/lines"))
