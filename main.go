@@ -10,6 +10,7 @@ import (
 
 	"github.com/blockvol/blockvol/cli"
 	"github.com/blockvol/blockvol/cloud/ec2sim"
+	"github.com/blockvol/blockvol/driver/disk"
 	"github.com/spf13/cobra"
 )
 
@@ -17,6 +18,9 @@ import (
 var version = "dev"
 
 func main() {
+	if disk.Guard(os.Args) {
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	root := &cobra.Command{
 		Use:           "blockvol",

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"time"
 
 	"github.com/blockvol/blockvol/driver/disk"
 )
@@ -23,6 +24,8 @@ type kernel interface {
 	Root(target string, fresh bool, o disk.RootOptions) (string, error)
 	Grow(ctx context.Context, d disk.Device, target, fstype string) (grown bool, err error)
 	Usage(target string) (disk.Usage, error)
+	Freeze(ctx context.Context, d disk.Device, target string, most time.Duration) (frozen, error)
+	Thaw(p disk.MountPoint) (was bool, err error)
 	Unmount(target string) error
 
 	Mounts(d disk.Device) ([]string, error)
@@ -31,6 +34,12 @@ type kernel interface {
 
 // claimed is the proof that nobody uses a device, for as long as it is held.
 type claimed interface{ Release() error }
+
+// frozen is a filesystem that stands still.
+type frozen interface {
+	Ends() time.Time // when it thaws by itself
+	Thaw() (held bool, err error)
+}
 
 // hostKernel is the kernel that this process runs on.
 type hostKernel struct{ *disk.Host }
@@ -42,4 +51,13 @@ func (h hostKernel) Claim(d disk.Device) (claimed, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// Freeze hides the type of what is frozen.
+func (h hostKernel) Freeze(ctx context.Context, d disk.Device, target string, most time.Duration) (frozen, error) {
+	f, err := h.Host.Freeze(ctx, d, target, most)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }

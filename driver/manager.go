@@ -30,6 +30,8 @@ type Timing struct {
 	Detach    time.Duration // from DetachVolume to giving up on waiting for its end
 	Stop      time.Duration // from StopInstances to giving up on waiting for its end
 	Sweep     time.Duration // between two looks for attached devices that nobody uses
+	Freeze    time.Duration // how long a filesystem stands still for a snapshot at most
+	Snapshots time.Duration // between two snapshots of one volume
 
 	// For Health alone.
 	Stuck      time.Duration // how long an attach or a detach may take
@@ -55,6 +57,8 @@ func DefaultTiming() Timing {
 		Detach:    2 * time.Minute,
 		Stop:      10 * time.Minute, // EC2 cuts the power of a system that does not shut down "within a few minutes"
 		Sweep:     time.Minute,
+		Freeze:    10 * time.Second, // EC2 answers within about one; a database that waits this long for a write tells nobody yet
+		Snapshots: 15 * time.Second, // EC2 refuses another one before
 
 		Stuck:      time.Minute, // a few seconds are usual
 		Drain:      10 * time.Minute,
@@ -153,6 +157,7 @@ func New(cfg Config) (*Manager, error) {
 // Start begins the background work: getting ready, and the sweep for what nobody uses. It ends with ctx or Close.
 func (m *Manager) Start(ctx context.Context) {
 	m.base, m.stop = context.WithCancel(ctx)
+	m.thawAll()
 	m.goOn("sweep", m.sweepLoop)
 }
 

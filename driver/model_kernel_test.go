@@ -279,6 +279,12 @@ func (k modelKernel) Grow(context.Context, disk.Device, string, string) (bool, e
 
 func (k modelKernel) Usage(string) (disk.Usage, error) { return disk.Usage{}, nil }
 
+func (k modelKernel) Freeze(context.Context, disk.Device, string, time.Duration) (frozen, error) {
+	return nil, errors.New("nobody makes snapshots here")
+}
+
+func (k modelKernel) Thaw(disk.MountPoint) (bool, error) { return false, nil }
+
 func (k modelKernel) Unmount(target string) error {
 	if err := k.enter(); err != nil {
 		return err

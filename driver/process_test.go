@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/blockvol/blockvol/driver/disk"
 	"github.com/blockvol/blockvol/driver/faultpoint"
 	"github.com/sirupsen/logrus"
 )
@@ -22,6 +23,9 @@ import (
 const processEnv = "BLOCKVOL_TEST_PROCESS"
 
 func TestMain(m *testing.M) {
+	if disk.Guard(os.Args) {
+		return
+	}
 	if text := os.Getenv(processEnv); text != "" {
 		if err := bePlugin(text); err != nil {
 			fmt.Fprintln(os.Stderr, err)

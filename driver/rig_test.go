@@ -55,6 +55,7 @@ func testTiming() Timing {
 	t.Sweep = 500 * time.Millisecond
 	t.ListFresh = 0
 	t.AskCloud = 2 * time.Second
+	t.Snapshots = 0
 	return t
 }
 

@@ -1,8 +1,8 @@
 // Package disk is the way from a block device to a filesystem to a mount on this host.
 //
 // What lives here: finding a device by its serial, waiting for it, proving what is on it, the rule that decides whether it may be
-// formatted (Decide), making, checking, mounting and growing a filesystem, and telling whether a device is in use. What may be
-// called from outside: the methods of Host, the pure functions Decide, ValidateMountOptions and ValidateSubdir, and the sentinel
+// formatted (Decide), making, checking, mounting, growing and freezing a filesystem, and telling whether a device is in use. What may be
+// called from outside: the methods of Host, the pure functions Decide, ValidateMountOptions and ValidateSubdir, Guard, and the sentinel
 // errors. What it must never know about: clouds and their calls, Docker, volumes' names.
 //
 // A device is known by its serial and its number, never by its name alone: every method that takes a Device opens its node,

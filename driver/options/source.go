@@ -1,0 +1,13 @@
+package options
+
+// Inherited is the part of a volume's attributes that belongs to its data: a volume that is made of that data, now or later, needs it in order to be
+// mounted in the same way. It is what a snapshot keeps.
+func Inherited(attrs map[string]string) map[string]string {
+	kept := map[string]string{}
+	for _, name := range append([]string{attrFS}, layoutNames...) {
+		if value, ok := attrs[name]; ok {
+			kept[name] = value
+		}
+	}
+	return kept
+}
