@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/blockvol/blockvol/driver"
 	"github.com/spf13/cobra"
@@ -26,13 +25,9 @@ func adoptCommand(s *shared) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		opts := map[string]string{}
-		for _, o := range *given {
-			key, value, ok := strings.Cut(o, "=")
-			if _, twice := opts[key]; !ok || twice {
-				return usagef("-o %q is not of the form KEY=VALUE, or is there twice", o)
-			}
-			opts[key] = value
+		opts, err := pairs("-o", *given)
+		if err != nil {
+			return err
 		}
 		var todo []driver.AdoptRequest
 		switch {

@@ -53,6 +53,10 @@ func (s *Server) verbs() map[string]verb {
 
 		"Adopt": takes(s.Manager.adoptFor),
 
+		"Snapshots":      takes(s.Manager.listSnapshots),
+		"CreateSnapshot": takes(s.Manager.createSnapshot),
+		"RemoveSnapshot": takes(s.Manager.removeSnapshot),
+
 		"Profiles":      takes(s.Manager.listProfiles),
 		"SetProfile":    takes(s.Manager.setProfile),
 		"RemoveProfile": takes(s.Manager.removeProfile),

@@ -45,7 +45,7 @@ func crashes() []crash {
 			switch Steps[s].Of {
 			case "mount":
 				all = append(all, crash{s, true, again}, crash{s, false, again})
-			case "unmount", "take", "stop", "adopt", "adopted":
+			case "unmount", "take", "stop", "adopt", "adopted", "snapshot":
 				all = append(all, crash{s, true, again})
 			default:
 				all = append(all, crash{s, false, again})
@@ -86,7 +86,7 @@ func TestEveryStepHasARowOfItsOwn(t *testing.T) {
 		}
 		names[row.Name] = true
 		switch row.Of {
-		case "create", "mount", "format", "take", "stop", "unmount", "remove", "release", "adopt", "adopted":
+		case "create", "mount", "format", "take", "stop", "unmount", "remove", "release", "adopt", "adopted", "snapshot":
 		default:
 			t.Errorf("the step %q belongs to %q, for which no test drives it", row.Name, row.Of)
 		}
@@ -96,6 +96,10 @@ func TestEveryStepHasARowOfItsOwn(t *testing.T) {
 const crashName = "db"
 
 func testCrash(t *testing.T, c crash, image string) {
+	if Steps[c.step].Of == "snapshot" {
+		testCrashOfASnapshot(t, c)
+		return
+	}
 	r := newMachine(t, func(t *Timing) { t.HandOver = time.Second })
 	create := m{"Name": crashName, "Opts": m{"size": "1"}}
 	again := m{"Name": crashName}

@@ -66,6 +66,9 @@ func (m *Manager) snapshotVolume(ctx context.Context, v *record, vol cloud.Volum
 	spec.Attrs[attrConsistency] = state.consistency
 	v.set(func() { v.doing, v.doingSince = "making a snapshot", time.Now() })
 	defer v.set(func() { v.doing = "" })
+	if state.consistency == consistentFrozen {
+		m.step(StepFrozen)
+	}
 	asking := ctx
 	if !state.until.IsZero() {
 		var cancel context.CancelFunc
@@ -73,6 +76,9 @@ func (m *Manager) snapshotVolume(ctx context.Context, v *record, vol cloud.Volum
 		defer cancel()
 	}
 	s, err := m.cloud.CreateSnapshot(asking, spec)
+	if err == nil {
+		m.step(StepSnapshotSent)
+	}
 	late := err != nil && asking.Err() != nil
 	held, thawErr := state.end()
 	if thawErr != nil {
@@ -90,6 +96,7 @@ func (m *Manager) snapshotVolume(ctx context.Context, v *record, vol cloud.Volum
 	if err != nil {
 		return cloud.Snapshot{}, err
 	}
+	m.step(StepThawed)
 	m.log.WithField("volume", v.name).Infof("made snapshot %s of %s (%s)", s.ID, vol.ID, state.consistency)
 	return s, nil
 }
@@ -174,6 +181,7 @@ func (m *Manager) holdStill(ctx context.Context, v *record, vol cloud.Volume, sa
 		free.end = func() (bool, error) { return true, hold.Release() }
 		return free, nil
 	}
+	m.step(StepFreeze)
 	say("freezing the filesystem")
 	freezing, cancel := context.WithTimeout(ctx, m.timing.Request)
 	defer cancel()

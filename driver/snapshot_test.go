@@ -249,3 +249,128 @@ func TestTheNextStartThawsWhatIsFrozen(t *testing.T) {
 	r.eventually("thawed", func() bool { return freezes(t, path) })
 	r.unmount("db", "c1")
 }
+
+// Killed at whatever step of a snapshot: the filesystem does not stay frozen, whether the plugin starts again or not, and there is one snapshot
+// at most.
+func testCrashOfASnapshot(t *testing.T, c crash) {
+	r := newMachine(t, func(t *Timing) { t.HandOver = time.Second })
+	r.oftenSnapshots()
+	x := r.startProcess()
+	r.create(crashName)
+	path := r.mount(crashName, "c1")
+	write(t, filepath.Join(path, "row"), "42")
+	x.dieAt(c.step)
+	if a, err := r.ask(t.Context(), "CreateSnapshot", CreateSnapshotRequest{Volume: crashName}); err == nil {
+		t.Errorf("a process that was killed answered %+v", a)
+	}
+	x.died(c.step)
+	r.eventually("the filesystem is not frozen any more", func() bool { return freezes(t, path) })
+	write(t, filepath.Join(path, "row"), "43")
+	made := 0
+	if c.step == StepSnapshotSent || c.step == StepThawed {
+		made = 1
+	}
+	if got := r.snapshots(); len(got) != made {
+		t.Errorf("there are %d snapshots, want %d", len(got), made)
+	}
+	r.start()
+	if c.again {
+		var row SnapshotRow
+		r.askFor("CreateSnapshot", CreateSnapshotRequest{Volume: crashName, Wait: true}, &row)
+		if row.State != string(cloud.SnapshotCompleted) || row.Volume != crashName {
+			t.Errorf("made is %+v", row)
+		}
+	}
+	r.nothingUnused()
+	if got := read(t, filepath.Join(r.mount(crashName, "c2"), "row")); got != "43" {
+		t.Errorf("row holds %q", got)
+	}
+	r.unmount(crashName, "c2")
+	r.nothingUnused()
+	r.must("Remove", m{"Name": crashName})
+}
+
+func TestSnapshotsAreListedAndDeletedAlsoWhenTheirVolumeIsGone(t *testing.T) {
+	r := newRig(t)
+	r.oftenSnapshots()
+	r.create("db")
+	r.create("web")
+	for _, name := range []string{"db", "web"} {
+		r.mount(name, "c1")
+		r.unmount(name, "c1")
+	}
+	var first, second, other SnapshotRow
+	a := r.askFor("CreateSnapshot", CreateSnapshotRequest{Volume: "db", Description: "nightly", Tags: map[string]string{"team": "db"}, Wait: true}, &first)
+	if first.State != "completed" || first.Progress != 100 || first.Filesystem != "ext4" || first.SizeGiB != 1 || first.Tags["team"] != "db" || first.Description != "nightly" || len(a.said) == 0 {
+		t.Errorf("made is %+v; said was %q", first, a.said)
+	}
+	r.askFor("CreateSnapshot", CreateSnapshotRequest{Volume: first.VolumeID}, &second)
+	r.askFor("CreateSnapshot", CreateSnapshotRequest{Volume: "web"}, &other)
+	list := func(volume string, want ...string) {
+		t.Helper()
+		var rows SnapshotRows
+		var ids []string
+		r.askFor("Snapshots", SnapshotsRequest{Volume: volume}, &rows)
+		for _, s := range rows.Snapshots {
+			ids = append(ids, s.ID)
+		}
+		if fmt.Sprint(ids) != fmt.Sprint(want) {
+			t.Errorf("the snapshots of %q are %v, want %v", volume, ids, want)
+		}
+	}
+	list("", other.ID, second.ID, first.ID)
+	r.remove("db")
+	list("db", second.ID, first.ID)
+	list(first.VolumeID, second.ID, first.ID)
+	list("none")
+	foreign := *r
+	foreign.settings.Cluster = "another"
+	for by, id := range map[*rig]string{foreign.twin(): first.ID, r: "snap-0123456789abcdef0"} {
+		if a, err := by.ask(t.Context(), "RemoveSnapshot", RemoveSnapshotRequest{ID: id}); err != nil || !strings.Contains(a.Error, id) || !strings.Contains(a.Error, "does not exist in this cluster") {
+			t.Errorf("deleting what is not the cluster's: %+v %v", a, err)
+		}
+	}
+	var gone RemoveSnapshotRequest
+	r.askFor("RemoveSnapshot", RemoveSnapshotRequest{ID: first.ID}, &gone)
+	list("db", second.ID)
+}
+
+func TestASnapshotThatCannotBeMadeIsRefusedBeforeAnythingStandsStill(t *testing.T) {
+	r := newRig(t)
+	r.create("db")
+	path := r.mount("db", "c1")
+	for _, c := range []struct {
+		req  CreateSnapshotRequest
+		says []string
+	}{
+		{CreateSnapshotRequest{Volume: "none"}, []string{"none"}},
+		{CreateSnapshotRequest{Volume: "vol-0123456789abcdef0"}, []string{"vol-0123456789abcdef0"}},
+		{CreateSnapshotRequest{Volume: "../db"}, []string{"../db"}},
+		{CreateSnapshotRequest{Volume: "db", Description: strings.Repeat("x", 256)}, []string{"db", "256", "255"}},
+		{CreateSnapshotRequest{Volume: "db", Tags: map[string]string{"blockvol:fs": "x"}}, []string{"db", "blockvol:"}},
+		{CreateSnapshotRequest{Volume: "db", Tags: map[string]string{"aws:x": "x"}}, []string{"db", "aws:"}},
+	} {
+		a, err := r.ask(t.Context(), "CreateSnapshot", c.req)
+		if err != nil || a.Error == "" || len(a.said) > 0 {
+			t.Errorf("%+v: %+v, %v", c.req, a, err)
+		}
+		for _, w := range c.says {
+			if !strings.Contains(a.Error, w) {
+				t.Errorf("%q does not say %q", a.Error, w)
+			}
+		}
+	}
+	if n := r.calls()["CreateSnapshot"]; n != 0 || len(r.snapshots()) != 0 {
+		t.Errorf("CreateSnapshot was sent %d times", n)
+	}
+	if !freezes(t, path) {
+		t.Error("it is frozen")
+	}
+	r.unmount("db", "c1")
+	if err := r.sim.Inject(ec2sim.Fault{Kind: "snapshot-failed"}); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := r.ask(t.Context(), "CreateSnapshot", CreateSnapshotRequest{Volume: "db", Wait: true}); err != nil || !strings.Contains(a.Error, "state error") {
+		t.Errorf("EC2 could not make it: %+v, %v", a, err)
+	}
+}

@@ -45,13 +45,17 @@ const (
 	StepAdopt
 	StepAdopted
 	StepRecognised
+	StepFreeze
+	StepFrozen
+	StepSnapshotSent
+	StepThawed
 	stepCount
 )
 
 // Steps is what each step is called, which request passes it, and where the world then stands. Requests: create, mount, format (a mount
 // that makes the filesystem), take (a mount that takes the volume from a dead host), stop (one that has an ill host stopped first), unmount,
 // remove, release (a remove of a volume that is kept), adopt (a create that takes a volume that exists), adopted (the first mount of such a
-// volume).
+// volume), snapshot (of a volume that is mounted here).
 var Steps = [stepCount]struct{ Name, Of, Means string }{
 	StepCreate:       {"create", "create", "the name was looked up and is free; CreateVolume is about to be sent"},
 	StepCreateSent:   {"create-sent", "create", "CreateVolume was accepted; nothing of it is written down here"},
@@ -91,6 +95,10 @@ var Steps = [stepCount]struct{ Name, Of, Means string }{
 	StepReleaseSent:  {"release-sent", "release", "EC2 shows that the volume is given up; the ledger still names it"},
 	StepAdopt:        {"adopt", "adopt", "the name was looked up and is free; the volume that exists is about to be claimed and bound to it"},
 	StepAdopted:      {"adopted", "adopt", "EC2 shows that the volume has the name; nothing of it is written down here"},
+	StepFreeze:       {"freeze", "snapshot", "the volume is mounted here and has a filesystem, which is about to be frozen"},
+	StepFrozen:       {"frozen", "snapshot", "the filesystem is frozen; CreateSnapshot is about to be sent"},
+	StepSnapshotSent: {"snapshot-sent", "snapshot", "CreateSnapshot was accepted; the filesystem is frozen"},
+	StepThawed:       {"thawed", "snapshot", "the filesystem is thawed; nobody has been told of the snapshot"},
 	StepRecognised:   {"recognised", "adopted", "the filesystem of the adopted volume was found, and its tags name it"},
 }
 
