@@ -53,6 +53,7 @@ func (m *Manager) Create(ctx context.Context, name string, opts map[string]strin
 			if err == nil {
 				v.saw(vol, m.self().ID)
 				v.rest(phaseFree)
+				v.set(func() { v.tell(phaseNone, phaseFree) })
 				return m.found(v, o, vol)
 			}
 			v.rest(phaseFree)
@@ -78,6 +79,7 @@ func (m *Manager) Create(ctx context.Context, name string, opts map[string]strin
 		}
 		m.step(StepCreateSent)
 		v.saw(vol, m.self().ID)
+		v.set(func() { v.tell(phaseNone, phaseFree) })
 		m.save(v)
 		m.step(StepCreateNoted)
 		m.log.WithField("volume", name).Infof("created %s, %d GiB %s in %s", vol.ID, vol.SizeGiB, vol.Type, vol.Zone)

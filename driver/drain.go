@@ -159,7 +159,8 @@ func (m *Manager) letGoOfAll(ctx context.Context) []DrainLeft {
 				return
 			}
 			defer v.turn.give()
-			m.settle(base, v, atOnce)
+			v.set(func() { v.cause = cloud.Operation(ctx) })
+			m.settle(as(base, cloud.Operation(ctx)), v, atOnce)
 		})
 		if !began {
 			close(done)

@@ -143,7 +143,7 @@ func (m *Manager) probe(ctx context.Context) {
 	m.heard.mu.Unlock()
 	began := m.goOn("health", func(base context.Context) {
 		defer close(answered)
-		base, cancel := context.WithTimeout(base, m.timing.Request)
+		base, cancel := context.WithTimeout(as(base, OpHealth), m.timing.Request)
 		defer cancel()
 		if twin != nil {
 			_, _ = m.lookup(base, twin, 0) // what it says is noted in the record
@@ -297,7 +297,7 @@ func hasOption(options, want string) bool {
 func (s *Server) healthCalls() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
 		"/healthz": func(w http.ResponseWriter, r *http.Request) {
-			s.Manager.self() // a Manager that is locked up for good does not answer
+			s.Manager.all() // a Manager that is locked up for good does not answer
 			fmt.Fprintln(w, "ok")
 		},
 		"/readyz": func(w http.ResponseWriter, r *http.Request) {

@@ -24,7 +24,7 @@ func (m *Manager) lookup(ctx context.Context, v *record, maxAge time.Duration) (
 	}
 	v.mu.Unlock()
 	ch := m.flight(v.name, func() (any, error) {
-		ctx, cancel := context.WithTimeout(m.base, m.timing.Request)
+		ctx, cancel := context.WithTimeout(cloud.WithOperation(m.base, cloud.Operation(ctx)), m.timing.Request)
 		defer cancel()
 		vol, err := m.cloud.ByName(ctx, v.name)
 		if err == nil && m.gone(vol) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/blockvol/blockvol/cloud"
@@ -101,8 +102,10 @@ type Manager struct {
 	stop    context.CancelFunc
 	working sync.WaitGroup
 
+	host atomic.Pointer[cloud.Host] // nil until isReady
+
+	// mu may be held while a record's mu is taken, never the other way round.
 	mu        sync.Mutex
-	host      cloud.Host // valid when isReady
 	isReady   bool
 	closing   bool
 	draining  time.Time // since when this host takes no volume any more; zero: it does
@@ -205,7 +208,7 @@ func (m *Manager) record(name string) *record {
 	defer m.mu.Unlock()
 	v, ok := m.records[name]
 	if !ok {
-		v = &record{name: name, turn: newTurn(), users: map[string]use{}, phase: phaseFree}
+		v = &record{name: name, turn: newTurn(), users: map[string]use{}, phase: phaseFree, changed: m.changed}
 		m.records[name] = v
 	}
 	return v
@@ -258,7 +261,7 @@ func (m *Manager) ready(ctx context.Context) error {
 }
 
 func (m *Manager) getReady() error {
-	ctx, cancel := context.WithTimeout(m.base, 30*time.Second)
+	ctx, cancel := context.WithTimeout(as(m.base, OpStart), 30*time.Second)
 	defer cancel()
 	host, err := m.cloud.Host(ctx)
 	if err != nil {
@@ -278,17 +281,19 @@ func (m *Manager) getReady() error {
 		lock.release()
 		return errClosing
 	}
-	m.host, m.instance, m.isReady = host, lock, true
+	m.instance, m.isReady = lock, true
+	m.host.Store(&host)
 	m.mu.Unlock()
 	m.log.WithFields(logrus.Fields{"instance": host.ID, "type": host.Type, "zone": host.Zone, "cluster": m.cfg.Settings.Cluster}).Info("ready")
 	return nil
 }
 
-// self returns the host; valid once ready.
+// self returns the host; valid once ready. It takes no lock: it is asked with and without those of records.
 func (m *Manager) self() cloud.Host {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.host
+	if host := m.host.Load(); host != nil {
+		return *host
+	}
+	return cloud.Host{}
 }
 
 // work runs fn with v's turn, apart from the request: when ctx ends first, fn goes on and the caller is told what is being done. A caller
@@ -304,7 +309,8 @@ func (m *Manager) work(ctx context.Context, v *record, fn func(ctx context.Conte
 			return
 		}
 		defer v.turn.give()
-		err = fn(base)
+		v.set(func() { v.cause = cloud.Operation(ctx) })
+		err = fn(cloud.WithOperation(base, cloud.Operation(ctx)))
 	})
 	if !began {
 		return tooLate

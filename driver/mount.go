@@ -150,7 +150,8 @@ func (m *Manager) makeUsable(ctx context.Context, v *record) (string, error) {
 		return "", fmt.Errorf("volume %q (%s): %w", v.name, vol.ID, err)
 	}
 	v.set(func() {
-		v.phase, v.doing, v.path, v.mountedNow, v.lastErr, v.failing = phaseMounted, "", path, true, nil, failing{}
+		v.enter(phaseMounted)
+		v.doing, v.path, v.mountedNow, v.lastErr, v.failing = "", path, true, nil, failing{}
 	})
 	return path, nil
 }
@@ -194,7 +195,10 @@ func (m *Manager) rootOf(v *record) (string, error) {
 			return "", fmt.Errorf("volume %q (%s): %w", v.name, seen.ID, err)
 		}
 	}
-	v.set(func() { v.phase, v.doing, v.path = phaseMounted, "", path })
+	v.set(func() {
+		v.enter(phaseMounted)
+		v.doing, v.path = "", path
+	})
 	return path, nil
 }
 

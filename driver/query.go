@@ -153,7 +153,7 @@ func (m *Manager) refreshList(ctx context.Context) {
 		return
 	}
 	ch := m.flight("\x00list", func() (any, error) {
-		ctx, cancel := context.WithTimeout(m.base, m.timing.Request)
+		ctx, cancel := context.WithTimeout(cloud.WithOperation(m.base, cloud.Operation(ctx)), m.timing.Request)
 		defer cancel()
 		return nil, m.takeStock(ctx)
 	})
@@ -223,20 +223,24 @@ func (m *Manager) takeStock(ctx context.Context) error {
 // dropIfUnknown forgets the record of a volume that only a listing made known and that the next listing does not show. Whether one that Docker
 // may know is gone is looked at apart, so that it is not listed for ever: exists makes its absence a fact. What is here stays known.
 func (m *Manager) dropIfUnknown(v *record) {
-	known := m.ledger.has(v.name)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.attached || len(v.users) > 0 || v.changing > 0 || v.looking > 0 || time.Since(v.seenAt) <= m.timing.Absent {
+	known, look := m.ledger.has(v.name), false
+	v.set(func() {
+		if v.attached || len(v.users) > 0 || v.changing > 0 || v.looking > 0 || time.Since(v.seenAt) <= m.timing.Absent {
+			return
+		}
+		if !known {
+			v.id, v.seen, v.ambiguous = "", nil, nil
+			return
+		}
+		v.looking++
+		look = true
+	})
+	if !look {
 		return
 	}
-	if !known {
-		v.id, v.seen, v.ambiguous = "", nil, nil
-		return
-	}
-	v.looking++
 	m.goOn(v.name, func(ctx context.Context) {
 		defer v.set(func() { v.looking-- })
-		ctx, cancel := context.WithTimeout(ctx, m.timing.Request)
+		ctx, cancel := context.WithTimeout(as(ctx, OpSweep), m.timing.Request)
 		defer cancel()
 		if _, err := m.exists(ctx, v, 0); err != nil && !errors.Is(err, cloud.ErrNotFound) {
 			m.log.WithField("volume", v.name).Warnf("a listing does not show it, and whether it is gone cannot be told: %v", err)

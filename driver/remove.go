@@ -81,6 +81,7 @@ func (m *Manager) reclaim(ctx context.Context, v *record, vol cloud.Volume) erro
 			return err
 		}
 		m.step(StepReleaseSent)
+		v.set(func() { v.tell(phaseFree, phaseReleased) })
 		log.Infof("released %s: it is kept, as reclaim=retain says", vol.ID)
 		return nil
 	}
@@ -93,7 +94,7 @@ func (m *Manager) reclaim(ctx context.Context, v *record, vol cloud.Volume) erro
 	m.mu.Lock()
 	m.deleted[vol.ID] = time.Now()
 	m.mu.Unlock()
-	log.Infof("deleted %s", vol.ID)
+	v.set(func() { v.tell(phaseFree, phaseDeleted) })
 	return nil
 }
 

@@ -150,6 +150,7 @@ func UnknownCall(path string) string {
 // guard puts around every call what all of them need: the deadline (limit; 0 is none), the body limit, the accounting, and that a panic is
 // an answer.
 func (s *Server) guard(path string, limit time.Duration, h http.HandlerFunc) http.Handler {
+	op := operationOf(path)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		s.mu.Lock()
@@ -181,6 +182,7 @@ func (s *Server) guard(path string, limit time.Duration, h http.HandlerFunc) htt
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, bodyLimit)
+		r = r.WithContext(as(r.Context(), op))
 		if limit > 0 {
 			ctx, cancel := context.WithTimeout(r.Context(), limit)
 			defer cancel()

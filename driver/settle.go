@@ -78,7 +78,8 @@ func (m *Manager) wake(v *record, d time.Duration) {
 				return
 			}
 			defer v.turn.give()
-			m.settle(base, v, afterGrace)
+			v.set(func() { v.cause = OpLetGo })
+			m.settle(as(base, OpLetGo), v, afterGrace)
 		})
 	})
 }
@@ -184,8 +185,8 @@ func (m *Manager) release(ctx context.Context, v *record, far reach) (again time
 	if errors.Is(err, disk.ErrInUse) {
 		v.set(func() {
 			if v.phase != phaseDraining {
-				m.log.WithField("volume", v.name).Info("unmounted; a container or another process on this host still has it")
-				v.phase, v.doingSince = phaseDraining, time.Now()
+				v.enter(phaseDraining)
+				v.doingSince = time.Now()
 			}
 			v.freeSince = time.Time{}
 		})
@@ -203,7 +204,8 @@ func (m *Manager) release(ctx context.Context, v *record, far reach) (again time
 		if v.freeSince.IsZero() {
 			v.freeSince = now
 		}
-		v.phase, v.doing, v.path = phaseAttached, "", ""
+		v.enter(phaseAttached)
+		v.doing, v.path = "", ""
 		left = v.freeSince.Add(m.timing.Grace).Sub(now)
 	})
 	if far == keepAttached || far == afterGrace && left > 0 {
@@ -317,7 +319,6 @@ func (m *Manager) unmount(v *record, dev disk.Device) error {
 			if err := m.unmountTarget(t); err != nil {
 				return err
 			}
-			m.log.WithField("volume", v.name).Info("unmounted")
 		}
 	}
 	id, _ := v.known()
@@ -350,7 +351,6 @@ func (m *Manager) unmountTarget(target string) error {
 // detach sends DetachVolume for a device that is proven free (hold is the proof, kept until EC2 has accepted) or that is not in this kernel,
 // and waits for the end.
 func (m *Manager) detach(ctx context.Context, v *record, vol cloud.Volume, hold claimed) (time.Duration, error) {
-	began := time.Now()
 	v.begin(phaseDetaching, "detaching the volume from "+m.self().ID)
 	m.step(StepDetach)
 	err := m.cloud.Detach(ctx, vol.ID)
@@ -374,11 +374,11 @@ func (m *Manager) detach(ctx context.Context, v *record, vol cloud.Volume, hold 
 		if errors.Is(err, cloud.ErrBusy) {
 			p = phaseBusy
 		}
-		v.set(func() { v.phase = p })
+		v.set(func() { v.enter(p) })
 		return 5 * time.Second, fmt.Errorf("volume %q (%s): waiting for the end of the detachment: %w", v.name, vol.ID, err)
 	}
 	if _, err := m.disk.Find(vol.Serial); !errors.Is(err, disk.ErrNoDevice) {
-		v.set(func() { v.phase = phaseDetaching })
+		v.set(func() { v.enter(phaseDetaching) })
 		return 5 * time.Second, fmt.Errorf("volume %q (%s): EC2 says that it is detached, but its device is still here", v.name, vol.ID)
 	}
 	m.step(StepDetached)
@@ -392,6 +392,5 @@ func (m *Manager) detach(ctx context.Context, v *record, vol cloud.Volume, hold 
 		}
 	})
 	v.rest(phaseFree)
-	m.log.WithField("volume", v.name).Infof("detached in %s", time.Since(began).Round(time.Millisecond))
 	return 0, nil
 }

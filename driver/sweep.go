@@ -14,6 +14,7 @@ import (
 // sweepLoop brings the world and the records together: at start, and then once a minute. It finds what no request will ever ask about: a
 // volume whose Unmount was lost, a device that a killed process attached, a mount that outlived us.
 func (m *Manager) sweepLoop(ctx context.Context) {
+	ctx = as(ctx, OpSweep)
 	wait := 250 * time.Millisecond
 	if m.cloud != nil {
 		if err := m.cloud.Warm(ctx); err != nil {
@@ -163,6 +164,7 @@ func (m *Manager) parkAll(ctx context.Context) {
 	if !ready {
 		return
 	}
+	ctx = as(ctx, OpShutdown)
 	var wg sync.WaitGroup
 	for _, v := range m.all() {
 		if m.usedFor(v) != 0 {
@@ -175,6 +177,7 @@ func (m *Manager) parkAll(ctx context.Context) {
 				return
 			}
 			defer v.turn.give()
+			v.set(func() { v.cause = OpShutdown })
 			if err := m.park(ctx, v); err != nil && !errors.Is(err, errHeld) {
 				m.log.WithField("volume", v.name).Warnf("letting go at the end: %v", err)
 			}

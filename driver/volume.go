@@ -43,7 +43,10 @@ type record struct {
 	absentAt   time.Time // when the cloud last said that there is none
 	ambiguous  *cloud.AmbiguousError
 	twinsAt    time.Time // since when
-	phase      phase
+	phase      phase     // changed by enter alone
+	phaseSince time.Time // zero: since before this process
+	cause      string    // the operation that has the turn
+	changed    func(change)
 	doing      string // what is being done, for those who wait
 	doingSince time.Time
 	leaving    bool // DetachVolume was accepted while the device was here: it will go, and is not used any more
@@ -90,12 +93,18 @@ func (v *record) set(f func()) {
 
 // begin says what is being done now, for error texts and Status.
 func (v *record) begin(p phase, what string) {
-	v.set(func() { v.phase, v.doing, v.doingSince = p, what, time.Now() })
+	v.set(func() {
+		v.enter(p)
+		v.doing, v.doingSince = what, time.Now()
+	})
 }
 
 // rest says that nothing is being done.
 func (v *record) rest(p phase) {
-	v.set(func() { v.phase, v.doing = p, "" })
+	v.set(func() {
+		v.enter(p)
+		v.doing = ""
+	})
 }
 
 // known returns the ID and the last word of the cloud.

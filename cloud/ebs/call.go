@@ -151,7 +151,10 @@ func invoke[In, Out any](ctx context.Context, c *Client, action string, do func(
 	}
 	seen := &attempts{}
 	start := c.now()
-	out, err := do(context.WithValue(ctx, attemptsKey{}, seen), in, func(o *ec2.Options) { o.Retryer = retryer })
+	out, err := do(context.WithValue(ctx, attemptsKey{}, seen), in, func(o *ec2.Options) {
+		o.Retryer = retryer
+		o.APIOptions = append(o.APIOptions, c.agent(ctx)...)
+	})
 	seen.mu.Lock()
 	defer seen.mu.Unlock()
 	log := c.log.WithField("action", action).WithField("took", c.now().Sub(start).Round(time.Millisecond).String())

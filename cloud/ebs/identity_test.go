@@ -65,7 +65,8 @@ func TestIdentityAndCredentialsComeFromMetadata(t *testing.T) {
 	if call.Instance != h.ID {
 		t.Errorf("the call was not signed by the instance's role: %+v", call)
 	}
-	if !strings.Contains(call.UserAgent, "app/blockvol") || !strings.Contains(call.UserAgent, "blockvol/dev") {
+	if !strings.Contains(call.UserAgent, "app/blockvol") || !strings.Contains(call.UserAgent, "blockvol/dev") ||
+		!strings.Contains(call.UserAgent, "blockvol-cluster/test blockvol-operation/background") {
 		t.Errorf("user agent %q", call.UserAgent)
 	}
 }
