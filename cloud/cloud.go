@@ -98,6 +98,7 @@ type Cloud interface {
 	// the provider reports as busy (the host has not let go) is ErrBusy as soon as it is seen.
 	WaitDetached(ctx context.Context, id string) error
 
+	Retirer
 	Snapshotter
 	Modifier
 	RecycleBin

@@ -86,7 +86,7 @@ func TestEveryStepHasARowOfItsOwn(t *testing.T) {
 		}
 		names[row.Name] = true
 		switch row.Of {
-		case "create", "mount", "format", "take", "stop", "unmount", "remove", "release", "adopt", "adopted", "snapshot":
+		case "create", "mount", "format", "take", "stop", "unmount", "remove", "release", "retire", "purge", "adopt", "adopted", "snapshot":
 		default:
 			t.Errorf("the step %q belongs to %q, for which no test drives it", row.Name, row.Of)
 		}
@@ -100,7 +100,7 @@ func testCrash(t *testing.T, c crash, image string) {
 		testCrashOfASnapshot(t, c)
 		return
 	}
-	r := newMachine(t, func(t *Timing) { t.HandOver = time.Second })
+	r := newMachine(t, func(t *Timing) { t.HandOver, t.Purge = time.Second, 2*time.Second })
 	create := m{"Name": crashName, "Opts": m{"size": "1"}}
 	again := m{"Name": crashName}
 	adopts := strings.HasPrefix(Steps[c.step].Of, "adopt")
@@ -118,6 +118,12 @@ func testCrash(t *testing.T, c crash, image string) {
 	}
 	if Steps[c.step].Of == "stop" {
 		r.settings.Fencing, r.settings.ImpairedAfter = fenceImpaired, time.Minute
+	}
+	switch Steps[c.step].Of {
+	case "retire":
+		r.settings.DeleteDelay = time.Hour
+	case "purge":
+		r.settings.DeleteDelay = time.Second
 	}
 	x := r.startProcess()
 	var call string
@@ -144,7 +150,7 @@ func testCrash(t *testing.T, c crash, image string) {
 		call, req = "Unmount", m{"Name": crashName, "ID": "c1"}
 		write(t, filepath.Join(r.mount(crashName, "c1"), "new"), "too")
 		rows["new"] = "too"
-	case "remove":
+	case "remove", "retire", "purge":
 		call, req = "Remove", m{"Name": crashName}
 		r.must("Create", create)
 	case "release":
@@ -194,12 +200,19 @@ func testCrash(t *testing.T, c crash, image string) {
 	if vols := r.volumes(); len(vols) != 0 {
 		t.Errorf("left after the removal: %+v", vols)
 	}
-	kept := r.given(crashName)
 	want := 0
-	if Steps[c.step].Of == "release" || adopts {
+	switch {
+	case Steps[c.step].Of == "release", adopts:
+		want = 1
+	case Steps[c.step].Of == "retire" && (c.again || c.step == StepRetireSent):
+		want = 2 // the one that was removed at the crash, and the one after it
+	case Steps[c.step].Of == "retire":
 		want = 1
 	}
-	if len(kept) != want {
+	if Steps[c.step].Of == "purge" {
+		r.eventually("nothing is kept", func() bool { return len(r.given(crashName)) == 0 })
+	}
+	if kept := r.given(crashName); len(kept) != want {
 		t.Errorf("kept outside of the cluster are %v, want %d", kept, want)
 	}
 }

@@ -33,6 +33,7 @@ type Timing struct {
 	Sweep     time.Duration // between two looks for attached devices that nobody uses
 	Freeze    time.Duration // how long a filesystem stands still for a snapshot at most
 	Snapshots time.Duration // between two snapshots of one volume
+	Purge     time.Duration // between two looks for removed volumes whose time is over
 
 	// For Health alone.
 	Stuck      time.Duration // how long an attach or a detach may take
@@ -60,6 +61,7 @@ func DefaultTiming() Timing {
 		Sweep:     time.Minute,
 		Freeze:    10 * time.Second, // EC2 answers within about one; a database that waits this long for a write tells nobody yet
 		Snapshots: 15 * time.Second, // EC2 refuses another one before
+		Purge:     15 * time.Minute, // each host of the cluster looks
 
 		Stuck:      time.Minute, // a few seconds are usual
 		Drain:      10 * time.Minute,
@@ -97,6 +99,7 @@ type Manager struct {
 	profiles *profiles
 	lock     func(cluster, instance, stateDir string) (*instanceLock, error)
 	flights  singleflight.Group
+	purging  purging
 
 	base    context.Context // ends when the Manager closes
 	stop    context.CancelFunc
@@ -138,6 +141,7 @@ func New(cfg Config) (*Manager, error) {
 		deleted:   map[string]time.Time{},
 		lettingGo: map[string]chan struct{}{},
 	}
+	m.purging.changed = make(chan struct{}, 1)
 	if cfg.Cloud != nil {
 		m.heard = listen(cfg.Cloud)
 		m.cloud = m.heard
@@ -162,6 +166,7 @@ func (m *Manager) Start(ctx context.Context) {
 	m.base, m.stop = context.WithCancel(ctx)
 	m.thawAll()
 	m.goOn("sweep", m.sweepLoop)
+	m.goOn("purge", m.purgeLoop)
 }
 
 // goOn runs fn apart from any request, until it ends or the Manager closes. Once it closes nothing begins any more, and false is returned:

@@ -381,6 +381,8 @@ func (c *modelCloud) Release(context.Context, string) error {
 	return errors.New("not in this model")
 }
 
+func (c *modelCloud) GivenUp(context.Context) ([]cloud.GivenUp, error) { return nil, nil }
+
 func (c *modelCloud) Adopt(context.Context, cloud.Adoption) (cloud.Volume, error) {
 	return cloud.Volume{}, errors.New("not in this model")
 }

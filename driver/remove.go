@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"github.com/blockvol/blockvol/cloud"
@@ -60,6 +61,9 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 	})
 }
 
+// anonymous are the names that Docker gives to volumes that nobody has named.
+var anonymous = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
 // reclaim does with a volume that nobody uses what its tag says.
 func (m *Manager) reclaim(ctx context.Context, v *record, vol cloud.Volume) error {
 	rule, err := options.ReclaimOf(vol.Attrs)
@@ -68,21 +72,27 @@ func (m *Manager) reclaim(ctx context.Context, v *record, vol cloud.Volume) erro
 	}
 	log := m.log.WithField("volume", v.name)
 	defer v.rest(phaseFree)
-	if rule == options.ReclaimRetain {
+	delay := m.cfg.Settings.DeleteDelay
+	switch {
+	case rule == options.ReclaimRetain:
 		v.begin(phaseFree, "giving the volume up")
 		m.step(StepRelease)
-		err := m.cloud.Release(ctx, vol.ID)
-		if errors.Is(err, cloud.ErrNotFound) { // removed by another host, or an answer that is not true
-			if _, again := m.exists(ctx, v, 0); errors.Is(again, cloud.ErrNotFound) {
-				err = nil
-			}
-		}
-		if err != nil {
+		if err := m.giveUp(ctx, v, func() error { return m.cloud.Release(ctx, vol.ID) }); err != nil {
 			return err
 		}
 		m.step(StepReleaseSent)
 		v.set(func() { v.tell(phaseFree, phaseReleased) })
 		log.Infof("released %s: it is kept, as reclaim=retain says", vol.ID)
+		return nil
+	case delay > 0 && !anonymous.MatchString(v.name) && vol.State != cloud.Failed: // what could not be made holds nothing
+		v.begin(phaseFree, "giving the volume up")
+		m.step(StepRetire)
+		if err := m.giveUp(ctx, v, func() error { return m.cloud.Retire(ctx, vol.ID, delay) }); err != nil {
+			return err
+		}
+		m.step(StepRetireSent)
+		m.purgeAfter(delay)
+		log.Infof("removed: %s is deleted for good in %s; until then `blockvol adopt %s %s` brings it back", vol.ID, delay, vol.ID, v.name)
 		return nil
 	}
 	v.begin(phaseFree, "deleting the volume")
@@ -96,6 +106,17 @@ func (m *Manager) reclaim(ctx context.Context, v *record, vol cloud.Volume) erro
 	m.mu.Unlock()
 	v.set(func() { v.tell(phaseFree, phaseDeleted) })
 	return nil
+}
+
+// giveUp takes a volume out of the cluster's volumes.
+func (m *Manager) giveUp(ctx context.Context, v *record, do func() error) error {
+	err := do()
+	if errors.Is(err, cloud.ErrNotFound) { // removed by another host, or an answer that is not true
+		if _, again := m.exists(ctx, v, 0); errors.Is(again, cloud.ErrNotFound) {
+			err = nil
+		}
+	}
+	return err
 }
 
 // freeHere makes sure that the volume is neither mounted nor attached on this host, or refuses.

@@ -31,6 +31,7 @@ func SettingsTable() []Setting {
 		{Name: "PROFILES", Default: "", Doc: "Named sets of options for `-o profile=NAME`, the default one with a star, e.g. `gold: type=io2 iops=10000; silver*: type=gp3`, or the same as JSON; see docs/profiles.md"},
 		{Name: "MAX_SIZE", Default: "none", Doc: "The largest volume that may be created from this host, e.g. `500GiB`"},
 		{Name: "DETACH_GRACE", Default: "2s", Doc: "How long a volume stays attached after its last use, so that a container that restarts finds it in place"},
+		{Name: "DELETE_DELAY", Default: "24h", Doc: "How long a volume that was removed can be brought back before it is deleted for good: `12h`, `7d`, or `0` for at once; anonymous volumes are deleted at once; see docs/provisioning.md"},
 		{Name: "FENCING", Default: "stopped", Doc: "When a volume may be taken from another host that holds it: `stopped` (EC2 says that host is stopped, not hibernated, or terminated), `impaired` (besides, a host whose status checks fail for IMPAIRED_AFTER is stopped; see docs/fencing.md) or `never`; the option `fencing` of a volume goes first"},
 		{Name: "IMPAIRED_AFTER", Default: "5m", Doc: "With `fencing=impaired`: how long EC2's status checks of a host must have failed before it is stopped and its volume taken"},
 		{Name: "INSTANCE_ID", Default: "from instance metadata", Doc: "This host's instance ID, for hosts without instance metadata"},
@@ -57,7 +58,8 @@ type Settings struct {
 	Profiles       options.Profiles
 	MaxSizeGiB     int64 // of a volume that is created; 0: no limit
 	DetachGrace    time.Duration
-	Fencing        string // one of options.Fencings
+	DeleteDelay    time.Duration // from the removal of a named volume to its end; 0: at once
+	Fencing        string        // one of options.Fencings
 	ImpairedAfter  time.Duration
 	InstanceID     string
 	Zone           string
@@ -70,7 +72,7 @@ type Settings struct {
 // are usable for logging and for opening the socket even then.
 func ReadSettings(getenv func(string) string) (Settings, error) {
 	get := func(name string) string { return strings.TrimSpace(getenv(name)) }
-	s := Settings{Backend: "ebs", DetachGrace: 2 * time.Second, Fencing: "stopped", ImpairedAfter: 5 * time.Minute, LogLevel: logrus.InfoLevel}
+	s := Settings{Backend: "ebs", DetachGrace: 2 * time.Second, DeleteDelay: 24 * time.Hour, Fencing: "stopped", ImpairedAfter: 5 * time.Minute, LogLevel: logrus.InfoLevel}
 	var wrong []error
 	bad := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf(format, args...)) }
 
@@ -114,6 +116,11 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 			bad("DETACH_GRACE=%s is not a duration from 0 to 10m: write 2s, 500ms or 1m", g)
 		} else {
 			s.DetachGrace = d
+		}
+	}
+	if d := get("DELETE_DELAY"); d != "" {
+		if s.DeleteDelay, err = parseDelay(d); err != nil {
+			bad("DELETE_DELAY=%s is not a duration from 0 to 365d: write 24h, 7d, or 0 to delete at once", d)
 		}
 	}
 	if f := strings.ToLower(get("FENCING")); f != "" {
@@ -171,4 +178,19 @@ func parseGrace(s string) (time.Duration, error) {
 		return 0, errors.New("out of range")
 	}
 	return d, nil
+}
+
+// parseDelay understands a Go duration, a number of days (7d), and a bare 0.
+func parseDelay(s string) (time.Duration, error) {
+	const day = 24 * time.Hour
+	d, err := time.ParseDuration(s)
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		var n uint64
+		n, err = strconv.ParseUint(days, 10, 16)
+		d = time.Duration(n) * day
+	}
+	if err == nil && (d < 0 || d > 365*day) {
+		err = errors.New("out of range")
+	}
+	return d, err
 }

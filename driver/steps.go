@@ -42,6 +42,10 @@ const (
 	StepRemoveNoted
 	StepRelease
 	StepReleaseSent
+	StepRetire
+	StepRetireSent
+	StepPurge
+	StepPurged
 	StepAdopt
 	StepAdopted
 	StepRecognised
@@ -54,7 +58,8 @@ const (
 
 // Steps is what each step is called, which request passes it, and where the world then stands. Requests: create, mount, format (a mount
 // that makes the filesystem), take (a mount that takes the volume from a dead host), stop (one that has an ill host stopped first), unmount,
-// remove, release (a remove of a volume that is kept), adopt (a create that takes a volume that exists), adopted (the first mount of such a
+// remove, release (a remove of a volume that is kept), retire (a remove that can be undone for a while), purge (the end of that while, for which
+// nobody waits), adopt (a create that takes a volume that exists), adopted (the first mount of such a
 // volume), snapshot (of a volume that is mounted here).
 var Steps = [stepCount]struct{ Name, Of, Means string }{
 	StepCreate:       {"create", "create", "the name was looked up and is free; CreateVolume is about to be sent"},
@@ -93,6 +98,10 @@ var Steps = [stepCount]struct{ Name, Of, Means string }{
 	StepRemoveNoted:  {"remove-noted", "remove", "the ledger has forgotten the volume; Docker has no answer"},
 	StepRelease:      {"release", "release", "the volume is proven unused and free, and is to be kept; the tags that give it up are about to be sent"},
 	StepReleaseSent:  {"release-sent", "release", "EC2 shows that the volume is given up; the ledger still names it"},
+	StepRetire:       {"retire", "retire", "the volume is proven unused and free; the tags that give it up until its time is over are about to be sent"},
+	StepRetireSent:   {"retire-sent", "retire", "EC2 shows that the volume is given up; the ledger still names it"},
+	StepPurge:        {"purge", "purge", "the time of a removed volume is over; it is about to be claimed and deleted for good"},
+	StepPurged:       {"purged", "purge", "DeleteVolume was accepted for it"},
 	StepAdopt:        {"adopt", "adopt", "the name was looked up and is free; the volume that exists is about to be claimed and bound to it"},
 	StepAdopted:      {"adopted", "adopt", "EC2 shows that the volume has the name; nothing of it is written down here"},
 	StepFreeze:       {"freeze", "snapshot", "the volume is mounted here and has a filesystem, which is about to be frozen"},

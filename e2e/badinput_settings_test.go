@@ -7,7 +7,7 @@ import (
 )
 
 // plain are settings with which the plugin works; an empty value is like none.
-var plain = []string{"BACKEND=sim", "CLUSTER=", "DEFAULT_OPTIONS=", "PROFILES=", "MAX_SIZE=", "DETACH_GRACE=", "INSTANCE_ID=", "AVAILABILITY_ZONE=", "LOG_LEVEL=debug", "LOG_FORMAT=",
+var plain = []string{"BACKEND=sim", "CLUSTER=", "DEFAULT_OPTIONS=", "PROFILES=", "MAX_SIZE=", "DETACH_GRACE=", "DELETE_DELAY=0", "INSTANCE_ID=", "AVAILABILITY_ZONE=", "LOG_LEVEL=debug", "LOG_FORMAT=",
 	"AWS_ENDPOINT_URL=", "AWS_EC2_METADATA_SERVICE_ENDPOINT=", "AWS_REGION="}
 
 func TestAWrongSettingIsToldAtEveryRequestAndThePluginEnablesAllTheSame(t *testing.T) {
@@ -25,6 +25,7 @@ func TestAWrongSettingIsToldAtEveryRequestAndThePluginEnablesAllTheSame(t *testi
 		{[]string{"PROFILES=gold: tpye=io2"}, []string{"PROFILES", "gold", "did you mean type?"}},
 		{[]string{"MAX_SIZE=much"}, []string{"MAX_SIZE", `"much"`, "100GiB"}},
 		{[]string{"DETACH_GRACE=soon"}, []string{"DETACH_GRACE=soon", "write 2s"}},
+		{[]string{"DELETE_DELAY=1w"}, []string{"DELETE_DELAY=1w", "write 24h, 7d"}},
 		{[]string{"DETACH_GRACE=-1s"}, []string{"DETACH_GRACE=-1s", "from 0 to 10m"}},
 		{[]string{"LOG_LEVEL=loud"}, []string{"LOG_LEVEL=loud", "use error, warn, info or debug"}},
 		{[]string{"LOG_FORMAT=xml"}, []string{"LOG_FORMAT=xml", "use text or json"}},

@@ -36,7 +36,8 @@ func (e *Engine) install(name string, settings ...string) (*Plugin, error) {
 
 func (e *Engine) installFrom(dir, name string, settings ...string) (*Plugin, error) {
 	env := append(e.env(), "BUILD="+buildDir, "PLUGIN_DIR="+dir)
-	args := append([]string{"create", name}, settings...)
+	// Most tests look at what a removal leaves behind.
+	args := append([]string{"create", name, "DELETE_DELAY=0"}, settings...)
 	if err := command(2*time.Minute, env, "", filepath.Join(repo, "scripts", "plugin"), args...).Err(); err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func stopService(t *testing.T, cmd *exec.Cmd) {
 
 func TestTheSameBinaryServesAsAServiceWithoutPluginPackaging(t *testing.T) {
 	e := PrivateEngine(t)
-	settings := []string{"BACKEND=sim", "CLUSTER=service", "LOG_LEVEL=debug"}
+	settings := []string{"BACKEND=sim", "CLUSTER=service", "LOG_LEVEL=debug", "DELETE_DELAY=0"}
 	// Without the service dockerd takes 15 s to say that a volume of it cannot be removed, so this happens after the volume's own cleanup.
 	var running *exec.Cmd
 	t.Cleanup(func() {

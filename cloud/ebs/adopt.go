@@ -20,7 +20,8 @@ import (
 // EC2 has no compare-and-swap on tags, and two hosts may want one volume at the same moment. So each first writes a claim, under a key of its
 // own that nobody overwrites, and looks again after as long as EC2's answers may be old. Whoever finds a claim before its own backs off.
 // Those that wrote theirs at the same time see each other's at the second look, and the one with the lowest key goes on. It binds the
-// volume by one change of all its tags, and the claim is taken away. Between look and change only so much time may pass that this
+// volume by one change of all its tags, and the claim is taken away. A claim to delete the volume for good (Purge) steps back for every other,
+// and every other for it, so that at most one of them is carried out. Between look and change only so much time may pass that this
 // holds; whoever was held up begins anew. At the end the volume is looked at once more, and only what EC2 then shows is true.
 const (
 	claimPrefix = prefix + "claim:"
@@ -34,7 +35,7 @@ func (c *Client) claims(v types.Volume, mine string) map[string]string {
 		key, value := aws.ToString(tag.Key), aws.ToString(tag.Value)
 		at, _, _ := strings.Cut(value, " ")
 		when, err := time.Parse(time.RFC3339, at)
-		age := c.now().Sub(when)
+		age := c.ec2Now().Sub(when)
 		if strings.HasPrefix(key, claimPrefix) && value != mine && err == nil && age < claimLife && age > -claimLife {
 			found[key] = value
 		}
@@ -139,52 +140,116 @@ func (c *Client) adoptAs(ctx context.Context, a cloud.Adoption) (cloud.Volume, e
 	}
 }
 
-func (c *Client) claimAndBind(ctx context.Context, a cloud.Adoption) (cloud.Volume, error) {
+func (c *Client) claimAndBind(ctx context.Context, a cloud.Adoption) (bound cloud.Volume, err error) {
 	host, err := c.Host(ctx)
 	if err != nil {
 		return cloud.Volume{}, err
 	}
-	bound := fmt.Sprintf("%s %s %s", c.now().UTC().Format(time.RFC3339), host.ID, strings.ToLower(rand.Text()[:12]))
-	key, claim := claimPrefix+host.ID, bound+" "+c.cfg.Cluster+"/"+a.Name
 	look := func() (types.Volume, error) {
-		v, err := c.raw(ctx, a.ID)
+		v, err := c.rawLive(ctx, a.ID, host)
 		if err != nil {
 			return types.Volume{}, err
 		}
-		if v == nil || v.State == types.VolumeStateDeleting || v.State == types.VolumeStateDeleted {
-			return types.Volume{}, cloud.Errorf(cloud.ErrNotFound, "there is no volume %s in %s", a.ID, host.Region)
-		}
-		return *v, c.adoptable(*v, host)
+		return v, c.adoptable(v, host)
 	}
+	check := func(v types.Volume) error {
+		if a.Check == nil {
+			return nil
+		}
+		seen, _ := toVolume(c.cfg.Cluster, v)
+		return a.Check(seen)
+	}
+	err = c.withClaim(ctx, a.ID, c.cfg.Cluster+"/"+a.Name, look, check, func(v types.Volume, claim claim) (bool, error) {
+		// Another volume may have come to the name since the caller looked.
+		if other, err := c.lookByName(ctx, a.Name); err == nil && !ending(other.State) {
+			bound = other
+			return false, nil
+		} else if err != nil && !errors.Is(err, cloud.ErrNotFound) {
+			return false, err
+		}
+		if err := claim.late(); err != nil {
+			return false, err
+		}
+		tags := map[string]string{tagCluster: c.cfg.Cluster, tagName: a.Name, tagSchema: schemaLatest, tagBound: claim.act}
+		attrs := a.Attrs
+		if tagOf(v, tagCluster) == c.cfg.Cluster { // it was given up, and knows what it is
+			delete(tags, tagCluster) // the policy lets nobody change it
+			attrs = a.Given
+			if at, _, retired := strings.Cut(tagOf(v, tagReleasedAt), " "); retired {
+				tags[tagReleasedAt] = at // what was meant for it is over
+			}
+		}
+		for attr, value := range attrs {
+			tags[prefix+attr] = value
+		}
+		maps.Copy(tags, a.Tags)
+		if err := c.tag(ctx, a.ID, tags); err != nil {
+			return false, err
+		}
+		bound, err = c.confirmBound(ctx, a, claim.act)
+		return false, err
+	})
+	return bound, err
+}
 
+// claim is a claim on a volume that stands against all others.
+type claim struct {
+	act    string            // which no other has
+	others map[string]string // claims that have lost against it, by their keys
+	late   func() error      // errLate once so much time has passed that another host may have come to the same result
+}
+
+// rawLive returns a volume as EC2 has it, whosever it is, or ErrNotFound.
+func (c *Client) rawLive(ctx context.Context, id string, host cloud.Host) (types.Volume, error) {
+	v, err := c.raw(ctx, id)
+	if err != nil {
+		return types.Volume{}, err
+	}
+	if v == nil || v.State == types.VolumeStateDeleting || v.State == types.VolumeStateDeleted {
+		return types.Volume{}, cloud.Errorf(cloud.ErrNotFound, "there is no volume %s in %s", id, host.Region)
+	}
+	return *v, nil
+}
+
+// withClaim claims a volume for what is said, and does it once no other claim can stand against that any more. look reads the volume and tells
+// whether it is as it must be; check looks at the first answer. do tells whether the claim is to stay for its time.
+func (c *Client) withClaim(ctx context.Context, id, what string, look func() (types.Volume, error), check func(types.Volume) error, do func(types.Volume, claim) (stays bool, err error)) error {
+	host, err := c.Host(ctx)
+	if err != nil {
+		return err
+	}
 	began := c.now()
 	v, err := look()
 	if err != nil {
-		return cloud.Volume{}, err
+		return err
 	}
-	if a.Check != nil {
-		seen, _ := toVolume(c.cfg.Cluster, v)
-		if err := a.Check(seen); err != nil {
-			return cloud.Volume{}, err
+	if err := check(v); err != nil {
+		return err
+	}
+	act := fmt.Sprintf("%s %s %s", c.ec2Now().UTC().Format(time.RFC3339), host.ID, strings.ToLower(rand.Text()[:12]))
+	key, mine := claimPrefix+host.ID, act+" "+what
+	for other, said := range c.claims(v, mine) {
+		if other != key || !strings.HasSuffix(said, " "+what) { // else this host was killed here a moment ago
+			return claimed(id, other, said)
 		}
 	}
-	for other, said := range c.claims(v, claim) {
-		if other != key || !strings.HasSuffix(said, " "+c.cfg.Cluster+"/"+a.Name) { // else this host was killed here a moment ago
-			return cloud.Volume{}, claimed(a, other, said)
-		}
-	}
-	if err := c.tag(ctx, a.ID, map[string]string{key: claim}); err != nil {
-		return cloud.Volume{}, err
+	if err := c.tag(ctx, id, map[string]string{key: mine}); err != nil {
+		return err
 	}
 	withdraw := func() {
 		// A claim that stays is no harm after its time.
 		free, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timing.Attempt)
 		defer cancel()
-		if err := c.untag(free, a.ID, key, claim); err != nil {
-			c.log.WithField("volume", a.ID).Warnf("taking the tag %s away: %v", key, err)
+		if err := c.untag(free, id, key, mine); err != nil {
+			c.log.WithField("volume", id).Warnf("taking the tag %s away: %v", key, err)
 		}
 	}
-	defer withdraw()
+	stays := false
+	defer func() {
+		if !stays {
+			withdraw()
+		}
+	}()
 	late := func() error {
 		if c.now().Sub(began) > c.timing.Late {
 			return errLate
@@ -192,46 +257,26 @@ func (c *Client) claimAndBind(ctx context.Context, a cloud.Adoption) (cloud.Volu
 		return nil
 	}
 	if err := late(); err != nil {
-		return cloud.Volume{}, err
+		return err
 	}
 	if err := sleep(ctx, c.timing.Consistency+c.timing.Late); err != nil {
-		return cloud.Volume{}, err
+		return err
 	}
 	began = c.now()
 	if v, err = look(); err != nil {
-		return cloud.Volume{}, err
+		return err
 	}
-	if tagOf(v, key) != claim {
-		return cloud.Volume{}, claimed(a, key, tagOf(v, key))
+	if tagOf(v, key) != mine {
+		return claimed(id, key, tagOf(v, key))
 	}
-	for other, said := range c.claims(v, claim) {
-		if other < key {
-			return cloud.Volume{}, claimed(a, other, said)
+	others := c.claims(v, mine)
+	for other, said := range others {
+		if other < key || strings.HasSuffix(said, " "+purgePurpose) {
+			return claimed(id, other, said)
 		}
 	}
-	// Another volume may have come to the name since the caller looked.
-	if other, err := c.lookByName(ctx, a.Name); err == nil && !ending(other.State) {
-		return other, nil
-	} else if err != nil && !errors.Is(err, cloud.ErrNotFound) {
-		return cloud.Volume{}, err
-	}
-	if err := late(); err != nil {
-		return cloud.Volume{}, err
-	}
-	tags := map[string]string{tagCluster: c.cfg.Cluster, tagName: a.Name, tagSchema: schemaLatest, tagBound: bound}
-	attrs := a.Attrs
-	if tagOf(v, tagCluster) == c.cfg.Cluster { // it was given up, and knows what it is
-		delete(tags, tagCluster) // the policy lets nobody change it
-		attrs = a.Given
-	}
-	for attr, value := range attrs {
-		tags[prefix+attr] = value
-	}
-	maps.Copy(tags, a.Tags)
-	if err := c.tag(ctx, a.ID, tags); err != nil {
-		return cloud.Volume{}, err
-	}
-	return c.confirmBound(ctx, a, bound)
+	stays, err = do(v, claim{act: act, others: others, late: late})
+	return err
 }
 
 // confirmBound waits until EC2 shows whom the volume belongs to.
@@ -255,13 +300,13 @@ func (c *Client) confirmBound(ctx context.Context, a cloud.Adoption, bound strin
 	}
 }
 
-func claimed(a cloud.Adoption, key, said string) error {
+func claimed(id, key, said string) error {
 	fields := strings.SplitN(said, " ", 4)
 	who := strings.TrimPrefix(key, claimPrefix)
 	if len(fields) == 4 {
 		who += " for " + fields[3]
 	}
-	return cloud.Errorf(cloud.ErrClaimed, "volume %s is being claimed by %s at this moment: try again in a minute", a.ID, who)
+	return cloud.Errorf(cloud.ErrClaimed, "volume %s is being claimed by %s at this moment: try again in a minute", id, who)
 }
 
 // untag takes a tag away if it has this value.

@@ -117,6 +117,7 @@ type Client struct {
 	machine  lazy[machine]
 	refresh  lazy[struct{}]
 
+	clock  ec2Clock
 	byName *batcher
 	byID   *batcher
 	poll   *poller

@@ -164,6 +164,7 @@ func (c *Client) pages(ctx context.Context, filters []types.Filter, each func(ty
 		if err != nil {
 			return err
 		}
+		c.clock.heard(out.ResultMetadata, c.now())
 		for _, v := range out.Volumes {
 			each(v)
 		}

@@ -25,6 +25,11 @@ const (
 // former tells whether a name is that of a volume that was given up, and which name it had.
 func former(name string) (was string, ok bool) { return strings.CutPrefix(name, releasedPrefix) }
 
+// retiredMark follows the time in the tag released-at of a volume that is to be deleted, and stands before the time from which on that may be
+// done. It is in that tag, and not in one of its own, because every version sets it each time that it gives a volume up: a volume that came back
+// and is given up again to be kept never has the end that was meant for it before.
+const retiredMark = "delete-after"
+
 // origin is how a volume came to its name, and when it was given up the last time.
 func origin(v cloud.Volume) [2]string {
 	return [2]string{v.Attrs[strings.TrimPrefix(tagBound, prefix)], v.Attrs[strings.TrimPrefix(tagReleasedAt, prefix)]}
@@ -34,10 +39,11 @@ func origin(v cloud.Volume) [2]string {
 func (c *Client) Release(ctx context.Context, id string) error {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	return c.explain("release", c.refer(id), c.release(ctx, id))
+	return c.explain("release", c.refer(id), c.release(ctx, id, nil))
 }
 
-func (c *Client) release(ctx context.Context, id string) error {
+// release gives a volume up: to be kept, or to be deleted after a delay.
+func (c *Client) release(ctx context.Context, id string, delay *time.Duration) error {
 	v, err := c.lookTwice(ctx, id)
 	if err != nil {
 		return err
@@ -48,7 +54,11 @@ func (c *Client) release(ctx context.Context, id string) error {
 	if len(v.Attachments) > 0 {
 		return &cloud.HolderError{Volume: v.Name, ID: id, Host: v.Attachments[0].Host, State: v.Attachments[0].State}
 	}
-	tags := map[string]string{tagName: releasedPrefix + v.Name, tagSchema: schemaLatest, tagReleasedAt: c.now().UTC().Format(time.RFC3339Nano)}
+	now := c.ec2Now() // of the look above
+	tags := map[string]string{tagName: releasedPrefix + v.Name, tagSchema: schemaLatest, tagReleasedAt: now.UTC().Format(time.RFC3339Nano)}
+	if delay != nil {
+		tags[tagReleasedAt] += fmt.Sprintf(" %s %s", retiredMark, now.Add(*delay).UTC().Format(time.RFC3339Nano))
+	}
 	made := origin(v)[0] == "" // by the client token of its name
 	if made {
 		tags[tagMadeAs] = v.Name

@@ -1,0 +1,163 @@
+package ebs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/smithy-go/middleware"
+
+	"github.com/blockvol/blockvol/cloud"
+)
+
+// ec2Clock is EC2's time, by the answer that was heard last. Times that one host writes and another reads are EC2's: a host's own clock may
+// be wrong by any amount.
+type ec2Clock struct {
+	mu           sync.Mutex
+	told, passed time.Time // what EC2 said, and when that was by the host's clock
+}
+
+func (k *ec2Clock) heard(answer middleware.Metadata, now time.Time) {
+	if told, ok := awsmiddleware.GetServerTime(answer); ok {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.told, k.passed = told, now
+	}
+}
+
+// ec2Now is the time by EC2's clock; by the host's own while EC2 has not told any.
+func (c *Client) ec2Now() time.Time {
+	c.clock.mu.Lock()
+	defer c.clock.mu.Unlock()
+	now := c.now()
+	if c.clock.told.IsZero() {
+		return now
+	}
+	return c.clock.told.Add(now.Sub(c.clock.passed))
+}
+
+// Retire gives a volume up that is to be deleted for good after a delay.
+func (c *Client) Retire(ctx context.Context, id string, delay time.Duration) error {
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	return c.explain("delete", c.refer(id), c.release(ctx, id, &delay))
+}
+
+// GivenUp lists the volumes that the cluster has given up, kept ones and retired ones.
+func (c *Client) GivenUp(ctx context.Context) ([]cloud.GivenUp, error) {
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	filters := []types.Filter{filter("tag:"+tagCluster, c.cfg.Cluster), {Name: aws.String("tag:" + tagName), Values: []string{releasedPrefix + "*"}}}
+	byID := map[string]cloud.GivenUp{} // a volume may be on two pages if the list changes between them
+	err := c.pages(ctx, filters, func(v types.Volume) {
+		if g, ok := c.toGivenUp(v); ok && !ending(g.State) {
+			byID[g.ID] = g
+		}
+	})
+	if err != nil {
+		return nil, c.explain("list the volumes that were given up", ref{}, err)
+	}
+	found := make([]cloud.GivenUp, 0, len(byID))
+	for _, g := range byID {
+		found = append(found, g)
+	}
+	return found, nil
+}
+
+// toGivenUp translates a volume, if it is one that the cluster has given up. An end that cannot be read is none: such a volume is kept.
+func (c *Client) toGivenUp(v types.Volume) (g cloud.GivenUp, ok bool) {
+	g.Volume, _ = toVolume(c.cfg.Cluster, v)
+	was, gone := former(g.Name)
+	if !gone || was == "" || tagOf(v, tagCluster) != c.cfg.Cluster {
+		return cloud.GivenUp{}, false
+	}
+	g.Name = was
+	at, end, _ := strings.Cut(tagOf(v, tagReleasedAt), " ")
+	g.Since, _ = time.Parse(time.RFC3339, at)
+	if after, marked := strings.CutPrefix(end, retiredMark+" "); marked && !g.Since.IsZero() {
+		if until, err := time.Parse(time.RFC3339, after); err == nil && !until.Before(g.Since) {
+			g.Retired, g.Until, g.Left = true, until, until.Sub(c.ec2Now())
+		}
+	}
+	return g, true
+}
+
+// purgePurpose is what a claim says that is made to delete a volume for good.
+const purgePurpose = "its deletion"
+
+// Purge deletes a retired volume whose time is over. It claims the volume first, as those do who bring one back; either steps back for the other.
+func (c *Client) Purge(ctx context.Context, id string) error {
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	return c.explain("delete", ref{id: id}, c.purge(ctx, id))
+}
+
+func (c *Client) purge(ctx context.Context, id string) error {
+	host, err := c.Host(ctx)
+	if err != nil {
+		return err
+	}
+	ec2api, err := c.getAPI(ctx)
+	if err != nil {
+		return err
+	}
+	look := func() (types.Volume, error) {
+		v, err := c.rawLive(ctx, id, host)
+		if err != nil {
+			return types.Volume{}, err
+		}
+		return v, c.purgeable(v)
+	}
+	err = c.withClaim(ctx, id, purgePurpose, look, func(types.Volume) error { return nil }, func(_ types.Volume, claim claim) (bool, error) {
+		for other, said := range claim.others {
+			return false, claimed(id, other, said)
+		}
+		if err := claim.late(); err != nil {
+			return false, err
+		}
+		// While it is not known whether it is deleted, the claim keeps others from it.
+		once, cancel := context.WithTimeout(ctx, c.timing.Attempt)
+		defer cancel()
+		if _, err := invoke(once, c, "DeleteVolume", ec2api.DeleteVolume, &ec2.DeleteVolumeInput{VolumeId: aws.String(id)}); err != nil {
+			return unknownEnd(err), err
+		}
+		c.known.change(id, func(r *record, now time.Time) { r.deleted = now })
+		return true, nil
+	})
+	if errors.Is(err, errLate) {
+		return cloud.Errorf(cloud.ErrClaimed, "volume %s is not deleted now: EC2 or this host is so slow that another host could have taken it at the same moment", id)
+	}
+	return err
+}
+
+// purgeable tells why a volume must not be deleted for good; nil if it may.
+func (c *Client) purgeable(v types.Volume) error {
+	id := aws.ToString(v.VolumeId)
+	no := func(kind error, format string, args ...any) error {
+		return cloud.Errorf(kind, "volume %s is not deleted for good: %s", id, fmt.Sprintf(format, args...))
+	}
+	g, ok := c.toGivenUp(v)
+	switch {
+	case !ok:
+		return no(cloud.ErrNotFound, "it is none that this cluster has given up (its tag %s is %q)", tagName, tagOf(v, tagName))
+	case g.Newer != nil:
+		return g.Newer
+	case !g.Retired:
+		return no(cloud.ErrState, "it was given up to be kept (its tag %s is %q)", tagReleasedAt, tagOf(v, tagReleasedAt))
+	case g.Left > 0:
+		return no(cloud.ErrState, "it can be brought back until %s", g.Until.UTC().Format(time.RFC3339))
+	case len(g.Attachments) > 0:
+		a := g.Attachments[0]
+		return &cloud.HolderError{Volume: g.Name, ID: id, Host: a.Host, State: a.State}
+	case g.State != cloud.Available && g.State != cloud.Failed:
+		return no(cloud.ErrState, "it is in state %s", g.State)
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/blockvol/blockvol/cloud"
+)
+
+// purgesAtOnce is how many volumes a host deletes for good at the same time: each waits some seconds for claims of others.
+const purgesAtOnce = 8
+
+// purging is when to look for removed volumes next, beside the looks that come by themselves.
+type purging struct {
+	mu      sync.Mutex
+	at      time.Time // the end of the time of one that this host knows of; zero: it knows of none
+	changed chan struct{}
+}
+
+// purgeLoop deletes for good what was removed with a delay, once its time is over. Each host of the cluster does it, because the one that
+// removed a volume may be gone by then; which of them comes first is decided by the cloud. They look rarely, and at different times; the host
+// that removed a volume, or has seen that its time is over soon, looks then too.
+func (m *Manager) purgeLoop(ctx context.Context) {
+	next := time.Now().Add(m.timing.Purge/10 + jitter(m.timing.Purge))
+	for {
+		m.purging.mu.Lock()
+		when := next
+		if !m.purging.at.IsZero() && m.purging.at.Before(next) {
+			when = m.purging.at
+		}
+		m.purging.mu.Unlock()
+		select {
+		case <-m.purging.changed:
+			continue
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Until(when)):
+		}
+		m.purging.mu.Lock()
+		m.purging.at = time.Time{}
+		m.purging.mu.Unlock()
+		if err := m.purge(ctx); err != nil && ctx.Err() == nil {
+			m.log.Warnf("looking for removed volumes whose time is over: %v", err)
+		}
+		next = time.Now().Add(m.timing.Purge*3/4 + jitter(m.timing.Purge/2))
+	}
+}
+
+// jitter is any duration less than d.
+func jitter(d time.Duration) time.Duration { return time.Duration(rand.Int64N(int64(max(d, 1)))) }
+
+// purgeAfter has the volumes looked at that were removed, when d is over.
+func (m *Manager) purgeAfter(d time.Duration) {
+	at := time.Now().Add(d + time.Second) // EC2 tells its time in seconds
+	m.purging.mu.Lock()
+	if m.purging.at.IsZero() || at.Before(m.purging.at) {
+		m.purging.at = at
+	}
+	m.purging.mu.Unlock()
+	select {
+	case m.purging.changed <- struct{}{}:
+	default:
+	}
+}
+
+// purge deletes for good the removed volumes whose time is over.
+func (m *Manager) purge(ctx context.Context) error {
+	if err := m.ready(ctx); err != nil {
+		return nil // which is said elsewhere
+	}
+	all, err := m.cloud.GivenUp(ctx)
+	if err != nil {
+		return err
+	}
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] }) // hosts that look at the same moment get less into each other's way
+	var going sync.WaitGroup
+	slots := make(chan struct{}, purgesAtOnce)
+	for _, g := range all {
+		switch {
+		case !g.Retired || g.Newer != nil:
+		case g.Left > m.timing.Purge:
+		case g.Left > 0:
+			m.purgeAfter(g.Left + jitter(m.timing.Purge/10))
+		default:
+			going.Add(1)
+			slots <- struct{}{}
+			began := m.goOn("purge", func(ctx context.Context) {
+				defer func() { <-slots; going.Done() }()
+				m.purgeOne(ctx, g)
+			})
+			if !began {
+				going.Done()
+				return nil
+			}
+		}
+	}
+	going.Wait()
+	return nil
+}
+
+func (m *Manager) purgeOne(ctx context.Context, g cloud.GivenUp) {
+	log := m.log.WithField("volume", g.Name)
+	m.step(StepPurge)
+	err := m.cloud.Purge(ctx, g.ID)
+	switch {
+	case err == nil:
+		m.step(StepPurged)
+		log.Infof("deleted %s for good: it was removed at %s", g.ID, g.Since.UTC().Format(time.RFC3339))
+	case errors.Is(err, cloud.ErrClaimed), errors.Is(err, cloud.ErrNotFound): // by another host, or it is back
+		log.Debugf("%v", err)
+	default:
+		log.Warnf("%v; it is tried again", err)
+	}
+}
