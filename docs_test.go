@@ -10,18 +10,24 @@ import (
 	"github.com/blockvol/blockvol/driver"
 )
 
+// testNames returns the names of all tests of the project.
+func testNames(t *testing.T) []string {
+	t.Helper()
+	out, err := exec.Command("grep", "-rhoE", "^func Test[A-Za-z0-9]+", "--include=*_test.go", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(strings.ReplaceAll(string(out), "func ", ""))
+}
+
 func TestThePageOfGuaranteesNamesTestsThatExist(t *testing.T) {
 	page, err := os.ReadFile("docs/guarantees.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := exec.Command("grep", "-rhoE", "^func Test[A-Za-z0-9]+", "--include=*_test.go", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	have := map[string]bool{}
-	for _, line := range strings.Fields(string(files)) {
-		have[line] = true
+	for _, name := range testNames(t) {
+		have[name] = true
 	}
 	named := regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(string(page), -1)
 	if len(named) < 30 {

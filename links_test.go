@@ -18,8 +18,8 @@ type page struct {
 	lines []string
 }
 
-// pages returns all documents for people: those in the project's root, and docs.
-func pages(t *testing.T) []page {
+// pagesOf returns all documents for people: those in the project's root, and docs.
+func pagesOf(t *testing.T) []page {
 	t.Helper()
 	var found []page
 	for _, pattern := range []string{"*.md", "docs/*.md"} {
@@ -106,7 +106,7 @@ func (p page) links() [][2]string {
 }
 
 func TestLinksInTheDocumentsLeadSomewhere(t *testing.T) {
-	all := pages(t)
+	all := pagesOf(t)
 	anchors := map[string][]string{}
 	for _, p := range all {
 		anchors[p.path] = p.anchors()
@@ -129,7 +129,7 @@ func TestLinksInTheDocumentsLeadSomewhere(t *testing.T) {
 
 func TestTheIndexOfTheDocumentsHasEveryPage(t *testing.T) {
 	linked := map[string]bool{}
-	for _, p := range pages(t) {
+	for _, p := range pagesOf(t) {
 		if p.path != "docs/README.md" {
 			continue
 		}
