@@ -31,27 +31,27 @@ type backend struct {
 }
 
 // backends are what the setting BACKEND may say.
-var backends = map[string]func(driver.Settings, string, logrus.FieldLogger) (backend, error){
+var backends = map[string]func(driver.Settings, string, logrus.FieldLogger, ebs.Meter) (backend, error){
 	"ebs": openEBS,
 	"sim": openSim,
 }
 
 // openBackend makes the backend that the settings name. Wrong settings give one that can do nothing; they are told at each request.
-func openBackend(s driver.Settings, settingsErr error, state string, log logrus.FieldLogger) (backend, error) {
+func openBackend(s driver.Settings, settingsErr error, state string, log logrus.FieldLogger, count ebs.Meter) (backend, error) {
 	none := backend{disk: &disk.Host{Dev: "/dev", Sys: "/sys", Log: log}}
 	open, ok := backends[s.Backend]
 	if settingsErr != nil || !ok {
 		return none, settingsErr
 	}
-	b, err := open(s, state, log)
+	b, err := open(s, state, log, count)
 	if err != nil {
 		return none, &cloud.Error{Kind: cloud.ErrConfig, Text: fmt.Sprintf("backend %s cannot be used: %v", s.Backend, err), Cause: err}
 	}
 	return b, nil
 }
 
-func openEBS(s driver.Settings, _ string, log logrus.FieldLogger) (backend, error) {
-	c, err := ebs.New(ebs.Config{Cluster: s.Cluster, Region: s.Region, InstanceID: s.InstanceID, Zone: s.Zone, Version: version, Log: log})
+func openEBS(s driver.Settings, _ string, log logrus.FieldLogger, count ebs.Meter) (backend, error) {
+	c, err := ebs.New(ebs.Config{Cluster: s.Cluster, Region: s.Region, InstanceID: s.InstanceID, Zone: s.Zone, Version: version, Log: log, Meter: count})
 	if err != nil {
 		return backend{}, err
 	}
@@ -85,7 +85,7 @@ const simRegion = "us-sim-1"
 
 // openSim starts the simulator inside this process. Nothing listens on the network: its socket lies in the state folder and only root can
 // open it.
-func openSim(s driver.Settings, state string, log logrus.FieldLogger) (backend, error) {
+func openSim(s driver.Settings, state string, log logrus.FieldLogger, count ebs.Meter) (backend, error) {
 	dir := filepath.Join(state, "sim")
 	sim, err := ec2sim.New(ec2sim.Config{Dir: dir, Region: simRegion, Log: log.WithField("part", "simulator")})
 	if err != nil {
@@ -111,7 +111,7 @@ func openSim(s driver.Settings, state string, log logrus.FieldLogger) (backend, 
 		return d.DialContext(ctx, "unix", socket)
 	}
 	c, err := ebs.New(ebs.Config{
-		Cluster: s.Cluster, Region: simRegion, InstanceID: host.ID, Zone: host.Zone, Version: version, Log: log,
+		Cluster: s.Cluster, Region: simRegion, InstanceID: host.ID, Zone: host.Zone, Version: version, Log: log, Meter: count,
 		Endpoint:    "http://ec2.simulated",
 		HTTPClient:  awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.DialContext, t.Proxy = dial, nil }),
 		Credentials: aws.CredentialsProvider(credentials.NewStaticCredentialsProvider("AKIASIMULATED", "simulated", "")),

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/blockvol/blockvol/driver"
+	"github.com/blockvol/blockvol/driver/metrics"
 	"github.com/blockvol/blockvol/logs"
 	"github.com/spf13/cobra"
 )
@@ -50,7 +51,8 @@ func serve(ctx context.Context, socket, state string) error {
 	if err := startAnew(l, state, log); err != nil {
 		return err
 	}
-	back, err := openBackend(settings, settingsErr, state, log)
+	count := metrics.New(version)
+	back, err := openBackend(settings, settingsErr, state, log, count)
 	if err != nil {
 		settingsErr = err
 	}
@@ -59,7 +61,7 @@ func serve(ctx context.Context, socket, state string) error {
 	}
 	manager, err := driver.New(driver.Config{
 		Settings: settings, SettingsErr: settingsErr, Cloud: back.cloud, Disk: back.disk,
-		Simulated: back.simulated, StateDir: state, Log: log, Step: faultPoints(state),
+		Simulated: back.simulated, StateDir: state, Log: log, Metrics: count, Step: faultPoints(state),
 	})
 	if err != nil {
 		return err
@@ -67,6 +69,7 @@ func serve(ctx context.Context, socket, state string) error {
 	server := &driver.Server{Manager: manager, Log: log, Version: version, Getenv: os.Getenv, RecentLog: out.Recent}
 	// The work in the background outlives the signal: it ends in Shutdown, in order.
 	manager.Start(context.WithoutCancel(ctx))
+	go server.ServeMetrics()
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
 	select {

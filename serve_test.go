@@ -138,7 +138,7 @@ func TestTheSimulatorStartsWithCertificatesOfOnesOwn(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	b, err := openSim(driver.Settings{Backend: "sim", Cluster: "test"}, t.TempDir(), log)
+	b, err := openSim(driver.Settings{Backend: "sim", Cluster: "test"}, t.TempDir(), log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

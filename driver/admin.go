@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+
+	"github.com/blockvol/blockvol/driver/metrics"
 )
 
 // VersionHeader carries the version of the command in a request of `blockvol VERB`, and that of the plugin in the answer.
@@ -97,6 +99,12 @@ func (s *Server) admin(name string, do verb) http.HandlerFunc {
 		}
 		if err != nil {
 			log.Warn(err)
+		}
+		if a, ok := w.(*answered); ok && err != nil {
+			a.result = metrics.ResultError
+			if refused := new(Refusal); errors.As(err, &refused) {
+				a.result = metrics.ResultRefused
+			}
 		}
 		out.last(res, err)
 	}

@@ -19,12 +19,16 @@ type change struct {
 	from, to   phase
 	cause      string        // the operation, or empty
 	lasted     time.Duration // how long it was in from; 0 if that began before this process
+	moving     time.Duration // since AttachVolume or DetachVolume was sent, for the changes that end them
 }
 
 // enter changes the phase, and tells of it. The caller holds mu.
 func (v *record) enter(p phase) {
 	if v.phase == p {
 		return
+	}
+	if p == phaseAttaching || p == phaseDetaching && v.phase != phaseBusy {
+		v.movingSince = time.Now()
 	}
 	v.tell(v.phase, p)
 	v.phase, v.phaseSince = p, time.Now()
@@ -39,10 +43,13 @@ func (v *record) tell(from, to phase) {
 	if from == v.phase && !v.phaseSince.IsZero() {
 		c.lasted = time.Since(v.phaseSince)
 	}
+	if !v.movingSince.IsZero() {
+		c.moving = time.Since(v.movingSince)
+	}
 	v.changed(c)
 }
 
-// changed writes the one line that each change of a volume's state has in the log. It is called with the record locked, and must wait for
+// changed counts a change of a volume's state, and writes the one line that it has in the log. It is called with the record locked, and must wait for
 // nothing: the log never does.
 func (m *Manager) changed(c change) {
 	fields := logrus.Fields{"volume": c.volume, "id": c.id, "host": m.self().ID, "from": string(c.from), "to": string(c.to), "cause": c.cause}
@@ -50,4 +57,5 @@ func (m *Manager) changed(c change) {
 		fields["duration"] = c.lasted.Round(time.Millisecond).String()
 	}
 	m.log.WithFields(fields).Info("state")
+	m.count(c)
 }

@@ -59,6 +59,7 @@ func (m *Manager) doctor(ctx context.Context, _ NoRequest, say Say) (Findings, e
 	m.doctorDevices(&f, vols)
 	m.doctorLeftovers(&f)
 	m.doctorLedger(&f)
+	m.doctorMetrics(&f)
 	health := m.Health(ctx)
 	for _, p := range health.Problems {
 		f.add("health", p.Kind, cloud.Bad, p.WayOut, "%s", strings.TrimSuffix(strings.TrimPrefix(p.String(), p.Kind+": "), "; "+p.WayOut))

@@ -26,6 +26,7 @@ type kernel interface {
 	Usage(target string) (disk.Usage, error)
 	Freeze(ctx context.Context, d disk.Device, target string, most time.Duration) (frozen, error)
 	Thaw(p disk.MountPoint) (was bool, err error)
+	Performance(d disk.Device) (disk.Performance, error)
 	Unmount(target string) error
 
 	Mounts(d disk.Device) ([]string, error)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/blockvol/blockvol/cloud"
 	"github.com/blockvol/blockvol/driver/disk"
+	"github.com/blockvol/blockvol/driver/metrics"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/singleflight"
 )
@@ -80,6 +81,7 @@ type Config struct {
 	Simulated   bool   // say in every answer that this is not real storage
 	Timing      Timing
 	Log         logrus.FieldLogger
+	Metrics     *metrics.Metrics // counts; nil: one of its own
 	// Step, if set, is called at each of Steps, with the process of the filesystem tool that is running, or 0. It is for builds and tests
 	// that end the process there.
 	Step func(s Step, tool int)
@@ -95,6 +97,7 @@ type Manager struct {
 	log      logrus.FieldLogger
 	mounts   string // the folder under which volumes are mounted, each under its ID
 	started  time.Time
+	metrics  *metrics.Metrics
 	ledger   *ledger
 	profiles *profiles
 	lock     func(cluster, instance, stateDir string) (*instanceLock, error)
@@ -119,6 +122,8 @@ type Manager struct {
 	listed    []string                 // names of the last listing
 	listedAt  time.Time
 	probed    time.Time // when Health last asked the cloud
+
+	metricsErr error // why METRICS_ADDR is not served
 }
 
 // New makes a Manager. It makes no network call; Start begins what goes on in the background.
@@ -142,6 +147,9 @@ func New(cfg Config) (*Manager, error) {
 		lettingGo: map[string]chan struct{}{},
 	}
 	m.purging.changed = make(chan struct{}, 1)
+	if m.metrics = cfg.Metrics; m.metrics == nil {
+		m.metrics = metrics.New("")
+	}
 	if cfg.Cloud != nil {
 		m.heard = listen(cfg.Cloud)
 		m.cloud = m.heard

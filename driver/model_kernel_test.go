@@ -285,6 +285,10 @@ func (k modelKernel) Freeze(context.Context, disk.Device, string, time.Duration)
 
 func (k modelKernel) Thaw(disk.MountPoint) (bool, error) { return false, nil }
 
+func (k modelKernel) Performance(disk.Device) (disk.Performance, error) {
+	return disk.Performance{}, errors.New("a model has none")
+}
+
 func (k modelKernel) Unmount(target string) error {
 	if err := k.enter(); err != nil {
 		return err

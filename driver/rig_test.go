@@ -22,6 +22,7 @@ import (
 	"github.com/blockvol/blockvol/cloud/ebs"
 	"github.com/blockvol/blockvol/cloud/ec2sim"
 	"github.com/blockvol/blockvol/driver/disk"
+	"github.com/blockvol/blockvol/driver/metrics"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
@@ -139,20 +140,24 @@ func (r *rig) plan() plan {
 	return plan{Settings: r.settings, Timing: r.timing, EBS: r.ebs, Endpoint: r.api.URL, Instance: r.host.ID, Zone: r.host.Zone, Dev: r.sim.DevDir(r.host.ID), State: r.state}
 }
 
-func (p plan) cloud(log *logrus.Logger) (cloud.Cloud, error) {
+func (p plan) cloud(log *logrus.Logger) (cloud.Cloud, error) { return p.metered(log, nil) }
+
+// metered is cloud with a Meter.
+func (p plan) metered(log *logrus.Logger, meter ebs.Meter) (cloud.Cloud, error) {
 	return ebs.New(ebs.Config{
 		Cluster: p.Settings.Cluster, Region: "us-sim-1", InstanceID: p.Instance, Zone: p.Zone, Endpoint: p.Endpoint,
-		Credentials: credentials.NewStaticCredentialsProvider("AKIATEST", "secret-canary", ""), Log: log,
+		Credentials: credentials.NewStaticCredentialsProvider("AKIATEST", "secret-canary", ""), Log: log, Meter: meter,
 		Timing: p.EBS,
 	})
 }
 
 func (p plan) manager(log *logrus.Logger, change ...func(*Config)) (*Manager, error) {
-	c, err := p.cloud(log)
+	count := metrics.New("test")
+	c, err := p.metered(log, count)
 	if err != nil {
 		return nil, err
 	}
-	cfg := Config{Settings: p.Settings, Cloud: c, Disk: &disk.Host{Dev: p.Dev, Sys: filepath.Join(p.Dev, ".sysfs"), Log: log}, StateDir: p.State, Timing: p.Timing, Log: log}
+	cfg := Config{Settings: p.Settings, Cloud: c, Disk: &disk.Host{Dev: p.Dev, Sys: filepath.Join(p.Dev, ".sysfs"), Log: log}, StateDir: p.State, Timing: p.Timing, Log: log, Metrics: count}
 	for _, f := range change {
 		f(&cfg)
 	}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/blockvol/blockvol/driver/metrics"
 	"github.com/docker/go-plugins-helpers/sdk"
 	"github.com/docker/go-plugins-helpers/volume"
 	"github.com/sirupsen/logrus"
@@ -136,6 +137,7 @@ func (s *Server) Handler() http.Handler {
 	for path, h := range s.healthCalls() {
 		mux.HandleFunc("GET "+path, h)
 	}
+	mux.Handle("GET /metrics", s.Metrics())
 	mux.Handle("/", s.guard("", s.Manager.timing.Request, func(w http.ResponseWriter, r *http.Request) {
 		answerError(w, http.StatusNotFound, UnknownCall(r.URL.Path))
 	}))
@@ -156,10 +158,13 @@ func (s *Server) guard(path string, limit time.Duration, h http.HandlerFunc) htt
 		s.mu.Lock()
 		s.inFlight++
 		s.mu.Unlock()
+		told := &answered{ResponseWriter: w, result: metrics.ResultOK}
+		w = told
 		defer func() {
 			s.mu.Lock()
 			s.inFlight--
 			s.mu.Unlock()
+			defer func() { s.Manager.metrics.Operation(op, told.result, time.Since(began)) }()
 			if d := time.Since(began); d > 10*time.Second && limit > 0 {
 				s.Log.WithField("call", path).Warnf("the call took %s", d.Round(100*time.Millisecond))
 			}
@@ -168,10 +173,12 @@ func (s *Server) guard(path string, limit time.Duration, h http.HandlerFunc) htt
 				return
 			}
 			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+				told.result = metrics.ResultCut
 				panic(p) // a connection that is cut on purpose
 			}
 			s.Log.WithField("call", path).Errorf("panic: %v\n%s", p, debug.Stack())
 			if path == callPath("Get") {
+				told.result = metrics.ResultCut
 				panic(http.ErrAbortHandler)
 			}
 			answerError(w, http.StatusInternalServerError, fmt.Sprintf("blockvol failed unexpectedly (%v): please report this with the plugin's log", p))
@@ -191,6 +198,23 @@ func (s *Server) guard(path string, limit time.Duration, h http.HandlerFunc) htt
 		h(w, r)
 	})
 }
+
+// answered remembers how a request ended.
+type answered struct {
+	http.ResponseWriter
+	result string
+}
+
+// WriteHeader takes what is no success for an error.
+func (a *answered) WriteHeader(status int) {
+	if status >= http.StatusBadRequest {
+		a.result = metrics.ResultError
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (a *answered) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // decode reads the request body into req. An empty body is dockerd's retry of a request whose connection broke (a plugin that was killed):
 // what was asked for is unknown, and whether it was carried out too. dockerd would go on for 15 s and then say "EOF"; it is told at once

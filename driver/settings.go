@@ -38,6 +38,7 @@ func SettingsTable() []Setting {
 		{Name: "AVAILABILITY_ZONE", Default: "from instance metadata", Doc: "This host's availability zone, for hosts without instance metadata"},
 		{Name: "LOG_LEVEL", Default: "info", Doc: "`error`, `warn`, `info` or `debug`"},
 		{Name: "LOG_FORMAT", Default: "text", Doc: "`text` or `json`"},
+		{Name: "METRICS_ADDR", Default: "off", Doc: "Where Prometheus metrics are served over TCP, e.g. `127.0.0.1:9809`, or `:9809` on all addresses of the host; see docs/metrics.md"},
 		{Name: "AWS_REGION", Default: "from instance metadata", Doc: "The region"},
 		{Name: "AWS_ACCESS_KEY_ID", Default: "the instance's role", Doc: "Credentials, where the instance has no role"},
 		{Name: "AWS_SECRET_ACCESS_KEY", Doc: "Belongs to AWS_ACCESS_KEY_ID", Secret: true},
@@ -66,6 +67,8 @@ type Settings struct {
 	Region         string
 	LogLevel       logrus.Level
 	LogJSON        bool
+	MetricsAddr    string // host:port; empty: metrics are served on the plugin's socket alone
+	MetricsErr     error  // why MetricsAddr cannot be used; it keeps no volume from being served
 }
 
 // ReadSettings reads the settings through getenv. All that is wrong is told in one error, which wraps cloud.ErrConfig; the Settings
@@ -157,6 +160,9 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 		s.LogJSON = true
 	default:
 		bad("LOG_FORMAT=%s is not known: use text or json", f)
+	}
+	if s.MetricsAddr = get("METRICS_ADDR"); s.MetricsAddr != "" {
+		s.MetricsErr = parseMetricsAddr(s.MetricsAddr)
 	}
 	if len(wrong) > 0 {
 		return s, &cloud.Error{Kind: cloud.ErrConfig, Text: "blockvol's settings are wrong: " + errors.Join(wrong...).Error()}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/blockvol/blockvol/cloud"
 	"github.com/blockvol/blockvol/driver/disk"
+	"github.com/blockvol/blockvol/driver/metrics"
 )
 
 // errHeld says that something on this host still uses the volume.
@@ -103,6 +104,7 @@ func (m *Manager) settle(ctx context.Context, v *record, far reach) {
 	})
 	if err != nil && !errors.Is(err, errHeld) {
 		m.log.WithField("volume", v.name).Warnf("letting go: %v", err)
+		m.metrics.Reconciled(metrics.ActionRetry)
 	}
 	if again > 0 {
 		m.wake(v, again)

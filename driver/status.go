@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/blockvol/blockvol/cloud"
+	"github.com/blockvol/blockvol/driver/disk"
 	"github.com/blockvol/blockvol/driver/options"
 )
 
@@ -14,6 +15,12 @@ func (m *Manager) info(v *record) Info {
 	host := m.self().ID
 	draining := m.drainingSince()
 	path, mounted := m.mountedAt(v)
+	var used *disk.Usage // asked without the lock: it may hang
+	if id, _ := v.known(); mounted {
+		if u, err := m.usage(id); err == nil {
+			used = &u
+		}
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	i := Info{Name: v.name, Status: map[string]any{}}
@@ -95,8 +102,8 @@ func (m *Manager) info(v *record) Info {
 	}
 	if mounted {
 		i.Mountpoint = path
-		if u, err := m.disk.Usage(m.target(vol.ID)); err == nil {
-			st["usedBytes"], st["freeBytes"] = u.Used, u.Free
+		if used != nil {
+			st["usedBytes"], st["freeBytes"] = used.Used, used.Free
 		}
 	}
 	return i

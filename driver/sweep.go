@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/blockvol/blockvol/cloud"
+	"github.com/blockvol/blockvol/driver/metrics"
 )
 
 // sweepLoop brings the world and the records together: at start, and then once a minute. It finds what no request will ever ask about: a
@@ -60,7 +61,13 @@ func (m *Manager) sweep(ctx context.Context) {
 	}
 	for _, d := range devices {
 		if v := bySerial[d.Serial]; v != nil {
-			v.set(func() { v.attached = true })
+			v.set(func() {
+				if !v.attached && len(v.turn) == 0 {
+					m.log.WithField("volume", v.name).Warnf("its device %s is on this host, and nobody asked for it", d.Name)
+					m.metrics.Leaked(metrics.LeakDevice)
+				}
+				v.attached = true
+			})
 		}
 	}
 	for _, v := range bySerial {
@@ -88,7 +95,9 @@ func (m *Manager) tidy(byID map[string]*record) {
 		}
 		select {
 		case v.turn <- struct{}{}: // else somebody may be about to mount there
-			_ = os.Remove(filepath.Join(m.mounts, e.Name()))
+			if os.Remove(filepath.Join(m.mounts, e.Name())) == nil {
+				m.metrics.Leaked(metrics.LeakMountpoint)
+			}
 			v.turn.give()
 		default:
 		}
@@ -112,6 +121,7 @@ func (m *Manager) adoptMounts(ctx context.Context, byID map[string]*record) {
 			m.log.Warnf("%s is mounted on %s, but its volume cannot be looked up: %v; it is left alone", id, p.Target, err)
 			continue
 		}
+		m.metrics.Leaked(metrics.LeakMount)
 		v := m.record(vol.Name)
 		v.saw(vol, m.self().ID)
 		v.set(func() { v.attached = true })
@@ -212,8 +222,10 @@ func (m *Manager) park(ctx context.Context, v *record) error {
 		return errors.Join(errHeld, err)
 	}
 	defer hold.Release()
+	v.set(func() { v.enter(phaseAttached) })
 	if err := m.cloud.Detach(ctx, seen.ID); err != nil && !errors.Is(err, cloud.ErrNotFound) {
 		return err
 	}
+	v.set(func() { v.enter(phaseDetaching) })
 	return nil
 }

@@ -36,36 +36,37 @@ type record struct {
 	name string
 	turn turn
 
-	mu         sync.Mutex
-	id         string        // empty while no volume of that name is known
-	seen       *cloud.Volume // what the cloud last said; kept up to date with our own changes
-	seenAt     time.Time
-	absentAt   time.Time // when the cloud last said that there is none
-	ambiguous  *cloud.AmbiguousError
-	twinsAt    time.Time // since when
-	phase      phase     // changed by enter alone
-	phaseSince time.Time // zero: since before this process
-	cause      string    // the operation that has the turn
-	changed    func(change)
-	doing      string // what is being done, for those who wait
-	doingSince time.Time
-	leaving    bool // DetachVolume was accepted while the device was here: it will go, and is not used any more
-	attached   bool // an attachment to this host exists, or may
-	path       string
-	mountedNow bool // by this process, not by one before it
-	users      map[string]use
-	holdUntil  time.Time // no unmount before: an answer may be on its way to a container
-	freeSince  time.Time
-	detachedAt time.Time // when an attachment to this host was last known to have ended
-	changing   int       // Creates and Removes in flight: left out of List, because dockerd holds the name's lock
-	looking    int       // Gets that wait for the cloud, likewise
-	timer      *time.Timer
-	due        time.Time
-	lastErr    error    // of settling, for Status
-	refused    *Refused // what Docker was last told instead of an answer
-	failing    failing  // settling, again and again
-	broken     string   // what is wrong with the mount, for Health
-	brokenAt   time.Time
+	mu          sync.Mutex
+	id          string        // empty while no volume of that name is known
+	seen        *cloud.Volume // what the cloud last said; kept up to date with our own changes
+	seenAt      time.Time
+	absentAt    time.Time // when the cloud last said that there is none
+	ambiguous   *cloud.AmbiguousError
+	twinsAt     time.Time // since when
+	phase       phase     // changed by enter alone
+	phaseSince  time.Time // zero: since before this process
+	movingSince time.Time // when the last attach or detach began
+	cause       string    // the operation that has the turn
+	changed     func(change)
+	doing       string // what is being done, for those who wait
+	doingSince  time.Time
+	leaving     bool // DetachVolume was accepted while the device was here: it will go, and is not used any more
+	attached    bool // an attachment to this host exists, or may
+	path        string
+	mountedNow  bool // by this process, not by one before it
+	users       map[string]use
+	holdUntil   time.Time // no unmount before: an answer may be on its way to a container
+	freeSince   time.Time
+	detachedAt  time.Time // when an attachment to this host was last known to have ended
+	changing    int       // Creates and Removes in flight: left out of List, because dockerd holds the name's lock
+	looking     int       // Gets that wait for the cloud, likewise
+	timer       *time.Timer
+	due         time.Time
+	lastErr     error    // of settling, for Status
+	refused     *Refused // what Docker was last told instead of an answer
+	failing     failing  // settling, again and again
+	broken      string   // what is wrong with the mount, for Health
+	brokenAt    time.Time
 }
 
 // turn is a lock that can be waited for with a deadline.

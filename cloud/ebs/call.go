@@ -104,6 +104,7 @@ func notFinal(err error) aws.Ternary {
 type recorder struct{ aws.RetryerV2 }
 
 type attempts struct {
+	again func(err error)
 	mu    sync.Mutex
 	count int
 	last  error
@@ -117,6 +118,7 @@ func (r recorder) GetRetryToken(ctx context.Context, err error) (func(error) err
 		a.count++
 		a.last = err
 		a.mu.Unlock()
+		a.again(err)
 	}
 	return r.RetryerV2.GetRetryToken(ctx, err)
 }
@@ -149,12 +151,13 @@ func invoke[In, Out any](ctx context.Context, c *Client, action string, do func(
 	if !ok {
 		retryer = c.retryers[reading]
 	}
-	seen := &attempts{}
+	seen := &attempts{again: func(err error) { c.cfg.Meter.Repeated(action, reason(ctx, err)) }}
 	start := c.now()
 	out, err := do(context.WithValue(ctx, attemptsKey{}, seen), in, func(o *ec2.Options) {
 		o.Retryer = retryer
 		o.APIOptions = append(o.APIOptions, c.agent(ctx)...)
 	})
+	c.cfg.Meter.Called(action, reason(ctx, err), c.now().Sub(start))
 	seen.mu.Lock()
 	defer seen.mu.Unlock()
 	log := c.log.WithField("action", action).WithField("took", c.now().Sub(start).Round(time.Millisecond).String())
@@ -168,6 +171,18 @@ func invoke[In, Out any](ctx context.Context, c *Client, action string, do func(
 	}
 	log.Debug("EC2 answered")
 	return out, nil
+}
+
+// reason names why a call failed, for a Meter.
+func reason(ctx context.Context, err error) string {
+	code, _ := apiCode(err)
+	switch {
+	case err == nil || code != "":
+		return code
+	case errors.Is(context.Cause(ctx), context.Canceled):
+		return "given-up"
+	}
+	return "no-answer"
 }
 
 // apiCode returns EC2's error code and message, or empty strings.

@@ -42,10 +42,26 @@ type Config struct {
 	Credentials aws.CredentialsProvider
 
 	Log     logrus.FieldLogger // nil: silent
+	Meter   Meter              // told of every call of EC2; nil: nobody counts
 	Version string             // blockvol's version, for the user agent; empty: "dev"
 	Now     func() time.Time   // nil: time.Now
 	Timing  Timing
 }
+
+// Meter counts calls of EC2. Its methods are called at any time and wait for nothing.
+type Meter interface {
+	// Called tells of a call that has ended, with all its repeats. code is EC2's error code, no-answer, given-up (the caller waits no longer), or
+	// empty for success.
+	Called(action, code string, took time.Duration)
+	// Repeated tells of a call that is repeated, and of the code for which it is.
+	Repeated(action, code string)
+}
+
+// silent is a Meter that counts nothing.
+type silent struct{}
+
+func (silent) Called(string, string, time.Duration) {}
+func (silent) Repeated(string, string)              {}
 
 // Timing holds every interval of the package. A zero field takes its default.
 type Timing struct {
@@ -145,6 +161,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Meter == nil {
+		cfg.Meter = silent{}
 	}
 	if cfg.Log == nil {
 		silent := logrus.New()
