@@ -60,7 +60,7 @@ func TestMetricsTellOfTheVolumesOfThisHostAndOfWhatWasDone(t *testing.T) {
 	for _, series := range []string{
 		`blockvol_ready 1`,
 		`blockvol_problems\{kind="cloud"\} 0`,
-		`blockvol_host_info\{backend="ebs",cluster="` + r.settings.Cluster + `",instance="` + r.host.ID + `",.*\} 1`,
+		`blockvol_host_info\{backend="ebs",cluster="` + r.settings.Cluster + `",instance_id="` + r.host.ID + `",.*\} 1`,
 		`blockvol_requests_in_flight 0`,
 		`blockvol_volume_info\{filesystem="ext4",profile="",type="gp3",volume="pgdata",volume_id="` + id + `",zone="` + r.host.Zone + `"\} 1`,
 		`blockvol_volume_state\{state="mounted",volume="pgdata",volume_id="` + id + `"\} 1`,

@@ -28,7 +28,7 @@ var volumeLabels = []string{"volume", "volume_id"}
 // and of no others.
 var Table = []Metric{
 	{"blockvol_build_info", Gauge, []string{"version", "goversion"}, "Always 1: which blockvol this is."},
-	{"blockvol_host_info", Gauge, []string{"cluster", "backend", "instance", "instance_type", "zone", "region"}, "Always 1: which host this is; missing until that is known."},
+	{"blockvol_host_info", Gauge, []string{"cluster", "backend", "instance_id", "instance_type", "zone", "region"}, "Always 1: which host this is; missing until that is known."},
 	{"blockvol_ready", Gauge, nil, "1 if blockvol can do its work on this host, as GET /readyz tells it."},
 	{"blockvol_problems", Gauge, []string{"kind"}, "What keeps it from being ready, by the kinds that blockvol health tells; 0 for those that there are not."},
 	{"blockvol_metrics_collection_seconds", Gauge, nil, "How long the last look at host and volumes took."},
