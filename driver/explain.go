@@ -194,6 +194,9 @@ func (m *Manager) memorySays(e *Explanation, v *record) {
 	if v.lastErr != nil {
 		e.fact(SaysMemory, "letting go", "%v", v.lastErr)
 	}
+	if row := m.slots.row(v.id); row != nil {
+		e.fact(SaysMemory, "snapshots", "by schedule %s; the latest that this host knows of is for %s, the next for %s", row.Schedule, timeText(row.Last), timeText(row.Next))
+	}
 }
 
 // conclude tells what follows from the facts: the kernel is believed before the cloud, and the cloud before the ledger.
@@ -201,7 +204,7 @@ func (m *Manager) conclude(ctx context.Context, e *Explanation, v *record, vol c
 	if p, bad := m.problemOf(v); bad {
 		e.follows(p.Kind+": "+p.Text, p.WayOut)
 	}
-	for _, p := range m.mountProblems() {
+	for _, p := range append(m.mountProblems(), m.slots.problems()...) {
 		if p.Volume == v.name {
 			e.follows(p.Kind+": "+p.Text, p.WayOut)
 		}

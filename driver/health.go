@@ -34,6 +34,7 @@ const (
 	ProblemLettingGo    = "letting-go"  // unmounting or detaching fails again and again
 	ProblemReadOnly     = "read-only"   // the kernel has made a filesystem read-only, after errors
 	ProblemDeviceGone   = "device-gone" // what is mounted has lost its device
+	ProblemSnapshot     = "snapshot"    // a schedule's snapshots are not made, or old ones are not deleted
 )
 
 // deniedFor is how long a refusal counts that nobody has tried again: the rules may have been changed since.
@@ -89,6 +90,7 @@ func (m *Manager) Health(ctx context.Context) Health {
 	}
 	h.Problems = append(h.Problems, m.heard.problems(m.timing.HealthWait)...)
 	h.Problems = append(h.Problems, m.mountProblems()...)
+	h.Problems = append(h.Problems, m.slots.problems()...)
 	for _, v := range m.all() {
 		if p, ok := m.problemOf(v); ok {
 			h.Problems = append(h.Problems, p)

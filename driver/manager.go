@@ -32,6 +32,9 @@ type Timing struct {
 	Detach    time.Duration // from DetachVolume to giving up on waiting for its end
 	Stop      time.Duration // from StopInstances to giving up on waiting for its end
 	Sweep     time.Duration // between two looks for attached devices that nobody uses
+	Slots     time.Duration // between two looks whether a snapshot is due by a schedule
+	SlotRetry time.Duration // from a snapshot that was not made by its schedule to the next try, at first; and to the look what became of one
+	Tags      time.Duration // how old what is known of an attached volume's tags may be
 	Freeze    time.Duration // how long a filesystem stands still for a snapshot at most
 	Snapshots time.Duration // between two snapshots of one volume
 	Purge     time.Duration // between two looks for removed volumes whose time is over
@@ -60,6 +63,9 @@ func DefaultTiming() Timing {
 		Detach:    2 * time.Minute,
 		Stop:      10 * time.Minute, // EC2 cuts the power of a system that does not shut down "within a few minutes"
 		Sweep:     time.Minute,
+		Slots:     30 * time.Second, // schedules are to the minute
+		SlotRetry: 2 * time.Minute,
+		Tags:      time.Hour,
 		Freeze:    10 * time.Second, // EC2 answers within about one; a database that waits this long for a write tells nobody yet
 		Snapshots: 15 * time.Second, // EC2 refuses another one before
 		Purge:     15 * time.Minute, // each host of the cluster looks
@@ -80,6 +86,7 @@ type Config struct {
 	StateDir    string // everything that blockvol keeps on this host: ledger, mounts
 	Simulated   bool   // say in every answer that this is not real storage
 	Timing      Timing
+	Now         func() time.Time // what schedules go by; nil: time.Now
 	Log         logrus.FieldLogger
 	Metrics     *metrics.Metrics // counts; nil: one of its own
 	// Step, if set, is called at each of Steps, with the process of the filesystem tool that is running, or 0. It is for builds and tests
@@ -103,6 +110,7 @@ type Manager struct {
 	lock     func(cluster, instance, stateDir string) (*instanceLock, error)
 	flights  singleflight.Group
 	purging  purging
+	slots    *schedules
 
 	base    context.Context // ends when the Manager closes
 	stop    context.CancelFunc
@@ -150,6 +158,10 @@ func New(cfg Config) (*Manager, error) {
 	if m.metrics = cfg.Metrics; m.metrics == nil {
 		m.metrics = metrics.New("")
 	}
+	m.slots = &schedules{m: m, now: cfg.Now, room: make(chan struct{}, volumesAtOnce), of: map[string]*scheduled{}}
+	if cfg.Now == nil {
+		m.slots.now = time.Now
+	}
 	if cfg.Cloud != nil {
 		m.heard = listen(cfg.Cloud)
 		m.cloud = m.heard
@@ -169,12 +181,13 @@ func New(cfg Config) (*Manager, error) {
 	return m, nil
 }
 
-// Start begins the background work: getting ready, and the sweep for what nobody uses. It ends with ctx or Close.
+// Start begins the background work: getting ready, the sweep for what nobody uses, and the snapshots that are due. It ends with ctx or Close.
 func (m *Manager) Start(ctx context.Context) {
 	m.base, m.stop = context.WithCancel(ctx)
 	m.thawAll()
 	m.goOn("sweep", m.sweepLoop)
 	m.goOn("purge", m.purgeLoop)
+	m.goOn("schedules", m.slots.loop)
 }
 
 // goOn runs fn apart from any request, until it ends or the Manager closes. Once it closes nothing begins any more, and false is returned:

@@ -14,7 +14,7 @@ func TestThePageOfTheLogKnowsEveryStateAndOperation(t *testing.T) {
 	}
 	page := string(b)
 	s := &Server{Manager: &Manager{}}
-	names := []string{OpStart, OpSweep, OpLetGo, OpHealth, OpShutdown}
+	names := []string{OpStart, OpSweep, OpLetGo, OpHealth, OpSchedule, OpShutdown}
 	for path := range s.calls() {
 		if strings.HasPrefix(path, callPath("")) && path != callPath("Capabilities") {
 			names = append(names, operationOf(path))

@@ -45,6 +45,8 @@ type VolumeHere struct {
 	Uses       int        `json:"uses"`                 // as Docker has said
 	UsedBytes  *int64     `json:"usedBytes,omitempty"`  // of the filesystem, while it is mounted
 	FreeBytes  *int64     `json:"freeBytes,omitempty"`
+
+	Snapshots *ScheduleRow `json:"snapshots,omitempty"` // by schedule
 }
 
 // VolumeRows is the answer to `blockvol ls`.
@@ -147,7 +149,7 @@ func (m *Manager) rowOf(v *record) (VolumeRow, bool) {
 	if !attached && !v.attached && v.phase == phaseFree {
 		return row, true
 	}
-	row.Here = &VolumeHere{State: i.Status["state"].(string), Mountpoint: i.Mountpoint, Uses: len(v.users)}
+	row.Here = &VolumeHere{State: i.Status["state"].(string), Mountpoint: i.Mountpoint, Uses: len(v.users), Snapshots: m.slots.row(v.id)}
 	row.Here.Device, _ = i.Status["device"].(string)
 	if v.doing != "" {
 		since := v.doingSince

@@ -90,6 +90,18 @@ func (m *Manager) info(v *record) Info {
 		st["reclaim"] = rule
 	}
 	st["filesystem"] = vol.Attrs[attrFS]
+	if schedule := vol.Attrs[attrSchedule]; schedule != "" {
+		st["snapshotSchedule"] = schedule
+		if keep := vol.Attrs[attrKeep]; keep != "" {
+			st["snapshotKeep"] = keep
+		}
+		if row := m.slots.row(vol.ID); row != nil {
+			st["snapshotNext"] = timeText(row.Next)
+			if row.Problem != "" {
+				st["snapshotError"] = row.Problem
+			}
+		}
+	}
 	if a, ok := vol.Elsewhere(host); ok {
 		st["attachedTo"] = a.Host
 	}

@@ -49,6 +49,11 @@ func (o Options) Attrs() map[string]string {
 	if o.Reclaim != ReclaimDelete { // without it older versions may use the volume too
 		attrs[nameReclaim] = o.Reclaim
 	}
+	for name, value := range map[string]string{nameSchedule: o.Schedule.String(), nameKeep: o.Keep.String()} {
+		if value != "" {
+			attrs[name] = value
+		}
+	}
 	if o.Selector != nil {
 		attrs[nameSelector] = joinSelector(o.Selector)
 	}

@@ -190,6 +190,7 @@ func (c *Change) attributes(vol cloud.Volume, o Options, wanted map[string]entry
 			problems = append(problems, fmt.Sprintf("mount-options: %v", err))
 		}
 	}
+	problems = append(problems, o.keepsNothing(vol, gone)...)
 	for i := range table {
 		opt := &table[i]
 		_, set := wanted[opt.Name]

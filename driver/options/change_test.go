@@ -142,7 +142,7 @@ func TestEveryOptionCanBeChangedLaterOrTellsWhyNot(t *testing.T) {
 			value = "noatime"
 		}
 		vol := exists()
-		vol.Attrs = map[string]string{"fstype": "ext4"}
+		vol.Attrs = map[string]string{"fstype": "ext4", nameSchedule: "0 3 * * *"}
 		if c, err := ParseChange(vol, m{opt.Name: value}, nil); err != nil || c.Attrs[opt.Name] == "" || len(c.List) != 1 {
 			t.Errorf("%s=%s: %+v, %v", opt.Name, value, c, err)
 		}

@@ -34,6 +34,8 @@ func (o Options) Differences(v cloud.Volume) []string {
 	} else {
 		text(nameReclaim, have, o.Reclaim)
 	}
+	text(nameSchedule, v.Attrs[nameSchedule], o.Schedule.String())
+	text(nameKeep, v.Attrs[nameKeep], o.Keep.String())
 	if o.VolumeID != "" && v.ID != o.VolumeID {
 		differ(nameVolumeID, v.ID, o.VolumeID)
 	}

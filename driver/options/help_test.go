@@ -91,6 +91,9 @@ func TestTheValuesInTheTableAreAccepted(t *testing.T) {
 			if opt.Name == nameFallback {
 				r[nameSelector] = "team=db"
 			}
+			if opt.Name == nameKeep {
+				r[nameSchedule] = "@daily"
+			}
 			if opt.Name == "type" {
 				r["size"] = "200"
 				if v == "io1" || v == "io2" {

@@ -26,6 +26,8 @@ type Options struct {
 	Fencing      string            // one of Fencings; empty: as the plugin is set
 	Reclaim      string            // one of Reclaims
 	Profile      string            // what the other values come from, where the request says nothing; empty: none
+	Schedule     Schedule          // when snapshots are made
+	Keep         Keep              // which of those are kept
 	VolumeID     string            // of an existing volume to adopt; empty: none
 	Selector     map[string]string // tags of an existing volume to claim; nil: none
 	OrCreate     bool              // make a volume if the selector finds none

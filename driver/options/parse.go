@@ -51,6 +51,7 @@ func Resolve(request, defaults map[string]string, profiles Profiles) (Options, e
 	o.Profile = profile.Name
 	problems = append(problems, more...)
 	problems = append(problems, o.forAdoption()...)
+	problems = append(problems, o.forSchedule(broken)...)
 	broken["size"] = broken["size"] || o.Adopts() // the limits are those of new volumes
 	problems = append(problems, o.check(broken, func(names ...string) string { return origins(entries, names) })...)
 	if len(problems) > 0 {

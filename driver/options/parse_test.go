@@ -81,6 +81,7 @@ var valid = map[string]struct {
 	"uid": {value: "1000"}, "gid": {value: "1000"}, "mode": {value: "0700"}, "subdir": {value: "x"}, "availability-zone": {value: "eu-central-1b"},
 	"tag.KEY": {value: "v"}, "fencing": {value: "never"}, "profile": {value: "none"}, "reclaim": {value: "Retain"}, "volume-id": {value: "vol-0123456789abcdef0"},
 	"selector": {value: "team=db"}, "selector-fallback": {value: "create", with: m{"selector": "team=db"}}, "access-mode": {value: "RWO"},
+	"snapshot-schedule": {value: "@daily"}, "snapshot-keep": {value: "7d", with: m{"snapshot-schedule": "@daily"}},
 }
 
 func TestEveryAliasMeansItsOptionInEveryWritingOfIt(t *testing.T) {

@@ -151,6 +151,18 @@ var table = []Option{
 			"listed any more, while its name is free at once.",
 	},
 	{
+		Name: nameSchedule, Values: "0 3 * * *, none, @daily, CRON_TZ=Europe/Berlin 0 3 * * *", set: setSchedule, Changeable: true,
+		Aliases: []string{"snapshot-cron", "backup-schedule"},
+		Doc: "When snapshots of the volume are made by the host that has it attached (docs/schedules.md): minute, hour, day, month and weekday as in cron, or " +
+			"@hourly, @daily, @weekly, @monthly, @yearly; in UTC if no time zone goes before them. At least 15 minutes apart. none takes a profile's schedule away.",
+	},
+	{
+		Name: nameKeep, Values: "14, all, 48h, 7d, 4w", set: setKeep, Changeable: true,
+		Aliases: []string{"snapshot-retention", "snapshot-retain"},
+		Doc: "Which of the snapshots that the schedule has made are kept: so many, or those that are at most so much older than the latest. Without it, all. " +
+			"Snapshots that it has not made are never deleted.",
+	},
+	{
 		Name: "fencing", Values: strings.Join(Fencings, ", "), set: setFencing, Changeable: true,
 		Aliases: []string{"fence"},
 		Doc: "When the volume may be taken from another host that holds it: stopped: when EC2 says that host is stopped (not hibernated) or " +

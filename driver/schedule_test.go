@@ -1,0 +1,562 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/blockvol/blockvol/cloud"
+	"github.com/blockvol/blockvol/cloud/ec2sim"
+	"github.com/blockvol/blockvol/driver/options"
+)
+
+// handClock is a clock that a test sets.
+type handClock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func (c *handClock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+// to sets the clock.
+func (c *handClock) to(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = t
+}
+
+func (c *handClock) add(d time.Duration) { c.to(c.now().Add(d)) }
+
+// newScheduleRig is a rig whose schedules go by a clock of its own. It begins a minute before a full hour; the hour before that is older than any
+// volume of the test.
+func newScheduleRig(t *testing.T, change ...func(*rig)) (*rig, *handClock) {
+	t.Helper()
+	t.Parallel()
+	r := newMachine(t, func(t *Timing) { t.Slots, t.Stuck = 10*time.Millisecond, 20*time.Millisecond })
+	for _, c := range change {
+		c(r)
+	}
+	r.oftenSnapshots()
+	clock := &handClock{at: time.Now().UTC().Truncate(time.Hour).Add(59 * time.Minute)}
+	r.startWith(func(c *Config) { c.Now = clock.now })
+	return r, clock
+}
+
+// twinAt is twin with that clock.
+func (r *rig) twinAt(clock *handClock) *rig {
+	r.t.Helper()
+	host, err := r.sim.AddInstance(ec2sim.Instance{Zone: r.host.Zone})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	two := *r
+	two.host, two.state = host, filepath.Join(r.t.TempDir(), "state")
+	two.startWith(func(c *Config) { c.Now = clock.now })
+	return &two
+}
+
+// slots are the slots of the snapshots of a volume that its schedule has made, each as often as it is there, in order.
+func (r *rig) slots(volume string) (slots []string) {
+	r.t.Helper()
+	for _, s := range r.snapshots() {
+		if s.Volume == volume && !slotOf(s).IsZero() {
+			slots = append(slots, s.Slot)
+		}
+	}
+	slices.Sort(slots)
+	return slots
+}
+
+// keeps waits until the snapshots of a volume are those of these slots.
+func (r *rig) keeps(volume string, want ...time.Time) {
+	r.t.Helper()
+	var texts []string
+	for _, w := range want {
+		texts = append(texts, w.UTC().Format(time.RFC3339))
+	}
+	var got []string
+	for deadline := time.Now().Add(patient); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if got = r.slots(volume); slices.Equal(got, texts) {
+			return
+		}
+	}
+	r.t.Fatalf("the snapshots of %s are those of %v, want %v", volume, got, texts)
+}
+
+// settled waits until nothing of schedules is under way and nothing is due.
+func (r *rig) settled() {
+	r.t.Helper()
+	s := r.manager.slots
+	calm := 0
+	r.eventually("nothing of schedules is due", func() bool {
+		s.round()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, e := range s.of {
+			if e.busy {
+				calm = 0
+				return false
+			}
+		}
+		calm++
+		return calm > 2
+	})
+}
+
+func TestEachSlotHasOneSnapshotAndOldOnesOfTheScheduleAloneAreDeleted(t *testing.T) {
+	r, clock := newScheduleRig(t)
+	r.create("db", "snapshot-schedule", "@hourly", "snapshot-keep", "2")
+	r.create("plain")
+	write(t, filepath.Join(r.mount("db", "c1"), "row"), "42")
+	r.mount("plain", "c1")
+	id := r.status("db")["id"].(string)
+	if st := r.status("db"); st["snapshotSchedule"] != "@hourly" || st["snapshotKeep"] != "2" {
+		t.Errorf("inspect shows %v", st)
+	}
+	if _, _, err := r.keep("db", cloud.SnapshotSpec{Description: "by hand"}); err != nil {
+		t.Fatal(err)
+	}
+	first := clock.now().Add(time.Minute)
+	by := r.person()
+	stranger, err := by.CreateSnapshot(t.Context(), &ec2.CreateSnapshotInput{VolumeId: &id, TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeSnapshot,
+		Tags: tagsOf(map[string]string{"blockvol:cluster": r.settings.Cluster, "blockvol:name": "db", "blockvol:schema": "1", "blockvol:slot": first.Add(-5 * time.Hour).Format(time.RFC3339)})}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := by.CreateSnapshot(t.Context(), &ec2.CreateSnapshotInput{VolumeId: &id, TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeSnapshot,
+		Tags: tagsOf(map[string]string{"blockvol:cluster": "other", "blockvol:name": "db", "blockvol:schema": "1", "blockvol:slot": first.Add(-5 * time.Hour).Format(time.RFC3339), "blockvol:scheduled": "@hourly"})}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	r.settled()
+	if got := r.slots("db"); len(got) != 0 {
+		t.Errorf("there are snapshots for %v, before the first slot that the volume has seen", got)
+	}
+	r.calls()
+	r.settled()
+	if n := r.calls(); len(n) != 0 {
+		t.Errorf("with nothing due EC2 was asked %v", n)
+	}
+	clock.to(first)
+	r.keeps("db", first)
+	for _, s := range r.snapshots() {
+		if s.Slot == first.Format(time.RFC3339) && (s.Attrs["consistency"] != "frozen" || s.Attrs["scheduled"] != "@hourly" || s.VolumeID != id || s.Attrs["fstype"] != "ext4") {
+			t.Errorf("the snapshot is %+v", s)
+		}
+	}
+	for n := 1; n <= 4; n++ {
+		clock.to(first.Add(time.Duration(n) * time.Hour))
+		r.keepsLast("db", clock.now())
+		clock.add(5 * time.Minute) // the look what became of it
+		r.settled()
+	}
+	r.keeps("db", first.Add(3*time.Hour), first.Add(4*time.Hour))
+	if row := r.manager.slots.row(id); row == nil || !row.Last.Equal(first.Add(4*time.Hour)) || !row.Next.Equal(first.Add(5*time.Hour)) || row.Problem != "" {
+		t.Errorf("inspect tells %+v", row)
+	}
+	others := map[string]bool{}
+	out, err := by.DescribeSnapshots(t.Context(), &ec2.DescribeSnapshotsInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range out.Snapshots {
+		others[*s.SnapshotId] = true
+	}
+	if len(others) != 5 || !others[*stranger.SnapshotId] || !others[*foreign.SnapshotId] {
+		t.Errorf("%d snapshots are there, want the two of the schedule and three that it has not made: %v", len(others), others)
+	}
+	if got := r.slots("plain"); len(got) != 0 {
+		t.Errorf("a volume without a schedule has %v", got)
+	}
+	// Nothing else deletes them: neither the end of the schedule nor that of the volume.
+	r.unmount("db", "c1")
+	r.eventually("removed", func() bool { _, err := r.try("Remove", m{"Name": "db"}); return err == nil })
+	clock.add(5 * time.Hour)
+	r.settled()
+	r.keeps("db", first.Add(3*time.Hour), first.Add(4*time.Hour))
+	r.heals()
+}
+
+// keepsLast waits until a volume's latest snapshot by schedule is that of the slot.
+func (r *rig) keepsLast(volume string, slot time.Time) {
+	r.t.Helper()
+	r.eventually("a snapshot for "+slot.Format(time.RFC3339), func() bool {
+		got := r.slots(volume)
+		return len(got) > 0 && got[len(got)-1] == slot.UTC().Format(time.RFC3339)
+	})
+}
+
+func tagsOf(tags map[string]string) (out []types.Tag) {
+	for key, value := range tags {
+		out = append(out, types.Tag{Key: &key, Value: &value})
+	}
+	return out
+}
+
+func TestMissedSlotsAreCaughtUpOnceAndClocksThatJumpDoNoHarm(t *testing.T) {
+	r, clock := newScheduleRig(t)
+	r.create("db", "snapshot-schedule", "@hourly", "snapshot-keep", "30d")
+	r.mount("db", "c1")
+	first := clock.now().Add(time.Minute)
+	r.settled()
+	r.crash() // the plugin is away for four slots
+	clock.to(first.Add(3*time.Hour + 20*time.Minute))
+	r.startWith(func(c *Config) { c.Now = clock.now })
+	r.keeps("db", first.Add(3*time.Hour))
+	clock.to(first.Add(10 * time.Minute)) // back: what is later now says nothing of this slot
+	r.keeps("db", first, first.Add(3*time.Hour))
+	clock.to(first.Add(50 * time.Minute))
+	r.settled()
+	clock.to(first.AddDate(20, 0, 0)) // a clock that is quite wrong, and comes back
+	r.keeps("db", first, first.Add(3*time.Hour), first.AddDate(20, 0, 0))
+	clock.to(first.Add(4 * time.Hour))
+	r.keeps("db", first, first.Add(3*time.Hour), first.Add(4*time.Hour), first.AddDate(20, 0, 0))
+	r.heals()
+}
+
+// The volume is used for a while and then not: what was written is kept by the next slot, and then nothing more is made. The next host that
+// gets it catches up the slot that nobody has made.
+func TestAVolumeThatNobodyHasGetsOneMoreSnapshotAndAnotherHostCatchesUp(t *testing.T) {
+	r, clock := newScheduleRig(t)
+	two := r.twinAt(clock)
+	r.create("db", "snapshot-schedule", "@hourly")
+	first := clock.now().Add(time.Minute)
+	write(t, filepath.Join(r.mount("db", "c1"), "row"), "42")
+	r.settled()
+	r.unmount("db", "c1")
+	r.free("db")
+	r.settled()
+	clock.to(first)
+	r.keeps("db", first)
+	for _, s := range r.snapshots() {
+		if s.Attrs["consistency"] != "unmounted" {
+			t.Errorf("the snapshot is %+v", s)
+		}
+	}
+	clock.add(5 * time.Minute)
+	r.settled()
+	clock.to(first.Add(time.Hour))
+	r.settled()
+	two.settled()
+	r.keeps("db", first)
+	r.manager.slots.mu.Lock()
+	left := len(r.manager.slots.of)
+	r.manager.slots.mu.Unlock()
+	if left != 0 {
+		t.Errorf("%d volumes are still looked after", left)
+	}
+	two.mount("db", "c1")
+	two.keeps("db", first, first.Add(time.Hour))
+	clock.to(first.Add(2 * time.Hour))
+	r.settled()
+	two.keeps("db", first, first.Add(time.Hour), first.Add(2*time.Hour))
+	two.unmount("db", "c1")
+	two.free("db")
+	two.settled()
+	r.mount("db", "c2") // and the host that had it before leaves it alone
+	r.settled()
+	clock.to(first.Add(3 * time.Hour))
+	r.keeps("db", first, first.Add(time.Hour), first.Add(2*time.Hour), first.Add(3*time.Hour))
+	clock.add(time.Minute)
+	two.settled()
+	r.settled()
+	r.keeps("db", first, first.Add(time.Hour), first.Add(2*time.Hour), first.Add(3*time.Hour))
+}
+
+// stuckAnswer is a Cloud whose CreateSnapshot is carried out, and whose answer does not come before the process ends.
+type stuckAnswer struct {
+	cloud.Cloud
+	done chan struct{}
+}
+
+func (c stuckAnswer) CreateSnapshot(ctx context.Context, spec cloud.SnapshotSpec) (cloud.Snapshot, error) {
+	if _, err := c.Cloud.CreateSnapshot(ctx, spec); err != nil {
+		return cloud.Snapshot{}, err
+	}
+	close(c.done)
+	<-ctx.Done()
+	return cloud.Snapshot{}, context.Cause(ctx)
+}
+
+func TestACrashBetweenASnapshotAndItsAnswerMakesNoSecondOne(t *testing.T) {
+	r, clock := newScheduleRig(t)
+	r.stop()
+	done := make(chan struct{})
+	r.startWith(func(c *Config) { c.Now, c.Cloud = clock.now, stuckAnswer{c.Cloud, done} })
+	r.create("db", "snapshot-schedule", "@hourly")
+	path := r.mount("db", "c1")
+	r.settled()
+	slot := clock.now().Add(time.Minute)
+	clock.to(slot)
+	select {
+	case <-done:
+	case <-time.After(patient):
+		t.Fatal("no snapshot is made")
+	}
+	r.crash()
+	r.startWith(func(c *Config) { c.Now = clock.now })
+	r.eventually("looked after", func() bool {
+		row := r.manager.slots.row(r.status("db")["id"].(string))
+		return row != nil && row.Last.Equal(slot)
+	})
+	r.keeps("db", slot)
+	r.eventually("it can be written to again", func() bool { return writeThrough(filepath.Join(path, "row"), "42") == nil })
+}
+
+func TestOfTwoSnapshotsOfOneSlotTheFirstIsKept(t *testing.T) {
+	r, clock := newScheduleRig(t)
+	r.create("db", "snapshot-schedule", "@hourly")
+	r.mount("db", "c1")
+	slot := clock.now().Add(time.Minute)
+	clock.to(slot)
+	r.keeps("db", slot)
+	r.settled()
+	first := r.snapshots()[0]
+	id := r.status("db")["id"].(string)
+	if _, err := r.person().CreateSnapshot(t.Context(), &ec2.CreateSnapshotInput{VolumeId: &id, TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeSnapshot,
+		Tags: tagsOf(map[string]string{"blockvol:cluster": r.settings.Cluster, "blockvol:name": "db", "blockvol:schema": "1", "blockvol:slot": first.Slot, "blockvol:scheduled": "@hourly"})}}}); err != nil {
+		t.Fatal(err)
+	}
+	r.keeps("db", slot, slot)
+	clock.add(5 * time.Minute)
+	r.keeps("db", slot)
+	if s := r.snapshots(); s[0].ID != first.ID {
+		t.Errorf("kept is %s, want %s", s[0].ID, first.ID)
+	}
+}
+
+func TestAVolumeWhoseSnapshotsFailIsToldOfAndStopsNoOther(t *testing.T) {
+	r, clock := newScheduleRig(t, func(r *rig) { r.ebs.Attempt, r.ebs.MaxBackoff = time.Second, 100*time.Millisecond })
+	for _, name := range []string{"ill", "well"} {
+		r.create(name, "snapshot-schedule", "@hourly", "snapshot-keep", "1")
+		r.mount(name, "c1")
+	}
+	r.settled()
+	id := r.status("ill")["id"].(string)
+	for _, f := range []ec2sim.Fault{
+		{Kind: "error", Action: "CreateSnapshot", Code: "UnauthorizedOperation", Status: 403},
+		{Kind: "error", Action: "CreateSnapshot", Code: "SnapshotLimitExceeded"},
+	} {
+		slot := clock.now().Truncate(time.Hour).Add(time.Hour)
+		f.Volume, f.Times = id, -1
+		if err := r.sim.Inject(f); err != nil {
+			t.Fatal(err)
+		}
+		clock.to(slot)
+		r.keepsLast("well", slot)
+		r.shows(ProblemSnapshot, "ill", slot.Format(time.RFC3339), "tried again", "docs/schedules.md")
+		if st := r.status("ill"); !strings.Contains(fmt.Sprint(st["snapshotError"]), slot.Format(time.RFC3339)) {
+			t.Errorf("inspect shows %v", st)
+		}
+		r.sim.ClearFaults()
+		clock.add(10 * time.Minute)
+		r.keepsLast("ill", slot)
+		r.heals()
+	}
+	clock.add(5 * time.Minute)
+	r.settled()
+
+	// EC2 accepts it and cannot complete it: it is made again, and a person hears of it when that does not help.
+	slot := clock.now().Truncate(time.Hour).Add(time.Hour)
+	if err := r.sim.Inject(ec2sim.Fault{Kind: "snapshot-failed", Volume: id, Times: -1}); err != nil {
+		t.Fatal(err)
+	}
+	before := r.slots("ill")
+	clock.to(slot)
+	for n := 1; n <= 3; n++ {
+		r.eventually(fmt.Sprint("try ", n), func() bool { return len(r.slots("ill")) == len(before)+n })
+		r.settled()
+		clock.add(3 * time.Minute)
+	}
+	r.shows(ProblemSnapshot, "ill", "could not complete it, 3 times", slot.Add(time.Hour).Format(time.RFC3339))
+	r.keepsLast("well", slot)
+	r.sim.ClearFaults()
+	slot = slot.Add(time.Hour)
+	clock.to(slot.Add(2 * time.Hour).Add(-time.Second)) // the pause is over
+	r.keepsLast("ill", slot.Add(time.Hour))
+	r.heals()
+	clock.add(10 * time.Minute)
+	r.settled()
+	r.eventually("the failed ones are deleted", func() bool {
+		return !slices.ContainsFunc(r.snapshots(), func(s cloud.Snapshot) bool { return s.State == cloud.SnapshotFailed })
+	})
+
+	// Old ones that cannot be deleted.
+	if err := r.sim.Inject(ec2sim.Fault{Kind: "error", Action: "DeleteSnapshot", Code: "UnauthorizedOperation", Status: 403, Times: -1}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		clock.add(time.Hour)
+		r.keepsLast("ill", clock.now().Truncate(time.Hour))
+		r.settled()
+	}
+	r.shows(ProblemSnapshot, "ill", "old snapshots are not deleted")
+	r.sim.ClearFaults()
+	clock.add(time.Hour)
+	r.heals()
+}
+
+func TestASchedulesTagsAreFollowedWhoeverSetsThem(t *testing.T) {
+	r, clock := newScheduleRig(t, func(r *rig) { r.timing.Tags = 50 * time.Millisecond })
+	r.create("db")
+	r.mount("db", "c1")
+	id := r.status("db")["id"].(string)
+	r.settled()
+	r.tag(id, "blockvol:snapshot-schedule", "* * * * *") // by another host, or by a person
+	r.shows(ProblemSnapshot, "db", "blockvol:snapshot-schedule", "at least 15 minutes", "correct the tag")
+	r.tag(id, "blockvol:snapshot-schedule", "@hourly")
+	r.heals()
+	slot := clock.now().Add(time.Minute)
+	clock.to(slot)
+	r.keeps("db", slot)
+	r.tag(id, "blockvol:snapshot-schedule", "none")
+	r.eventually("the end of the schedule is seen", func() bool {
+		_, known := r.manager.record("db").known()
+		return known.Attrs["snapshot-schedule"] == "none"
+	})
+	clock.add(3 * time.Hour)
+	time.Sleep(20 * r.timing.Slots)
+	r.keeps("db", slot)
+}
+
+func TestAScheduleOfAVolumeWithoutAFilesystemMakesNothing(t *testing.T) {
+	for _, fs := range []string{"", "none", "formatting:i-1", options.FSAdopted} {
+		if !blank(cloud.Volume{Attrs: map[string]string{"fs": fs}}) {
+			t.Errorf("with the tag %q it is worth a snapshot", fs)
+		}
+	}
+	if blank(cloud.Volume{Attrs: map[string]string{"fs": "xfs"}}) {
+		t.Error("with a filesystem it is not")
+	}
+}
+
+func TestWhatASchedulePrunes(t *testing.T) {
+	day := func(n int) time.Time { return time.Date(2026, 11, n, 3, 0, 0, 0, time.UTC) }
+	// made is a snapshot of the schedule: "12" for that day, with ! for one that failed, ~ for one that is pending, and + for one that comes later in the slot.
+	made := func(text string) cloud.Snapshot {
+		s := cloud.Snapshot{ID: text, State: cloud.SnapshotCompleted, Attrs: map[string]string{attrScheduled: "0 3 * * *"}}
+		var n int
+		fmt.Sscan(strings.Trim(text, "!~+"), &n)
+		s.Slot, s.Started = day(n).Format(time.RFC3339), day(n).Add(time.Second)
+		if strings.Contains(text, "+") {
+			s.Started = s.Started.Add(time.Minute)
+		}
+		if strings.Contains(text, "!") {
+			s.State = cloud.SnapshotFailed
+		}
+		if strings.Contains(text, "~") {
+			s.State = cloud.SnapshotPending
+		}
+		return s
+	}
+	for _, c := range []struct {
+		keep, have, remove string
+		filled, waits      bool
+		failed             int
+	}{
+		{keep: "2"},
+		{keep: "2", have: "19 20", remove: ""},
+		{keep: "2", have: "18 19 20", remove: "18"},
+		{keep: "2", have: "21 18 20 19", remove: "18 19", filled: true},
+		{keep: "2", have: "18 19 20 21~", remove: "18", filled: true, waits: true}, // what is pending is not kept yet
+		{keep: "1", have: "20 21~", filled: true, waits: true},
+		{keep: "1", have: "20 21!", failed: 1},
+		{keep: "1", have: "19 20 21! 21+!", remove: "19", failed: 2},
+		{keep: "1", have: "20 21! 21+", remove: "20 21!", filled: true, failed: 1},
+		{keep: "3", have: "19! 20 21", remove: "19!", filled: true},
+		{keep: "", have: "1 2 3 20 20+", remove: "20+"},
+		{keep: "", have: "20 20+~", remove: "20+~", waits: true},
+		{keep: "", have: "20~ 20+", waits: true}, // the first may still fail
+		{keep: "2d", have: "18 19 20 21", remove: "18", filled: true},
+		{keep: "2d", have: "1 2 3 4", remove: "1"}, // nobody has used the volume since, and what there is stays
+		{keep: "1h", have: "19 20", remove: "19"},
+		{keep: "1h", have: "3"},
+		{keep: "", have: "20 22"}, // tomorrow's is of a clock that was wrong
+	} {
+		keep := options.Keep{}
+		if c.keep != "" {
+			var err error
+			if keep, err = options.ParseKeep(c.keep); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var have []cloud.Snapshot
+		for _, text := range strings.Fields(c.have) {
+			have = append(have, made(text))
+		}
+		p := planSnapshots(have, day(21), day(21).Add(time.Hour), keep)
+		var remove []string
+		for _, s := range p.remove {
+			remove = append(remove, s.ID)
+		}
+		if strings.Join(remove, " ") != c.remove || p.filled != c.filled || p.waits != c.waits || len(p.failed) != c.failed {
+			t.Errorf("keep %q of %q: removed are %q, filled %v, waits %v, failed %v; want %+v", c.keep, c.have, remove, p.filled, p.waits, p.failed, c)
+		}
+	}
+}
+
+// Whatever is there and whatever the rule and the clock: only what the schedule has made is deleted, and never the latest that is complete.
+func TestTheLatestCompleteSnapshotAndThoseOfOthersAreNeverPruned(t *testing.T) {
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 0))
+	states := []cloud.SnapshotState{cloud.SnapshotCompleted, cloud.SnapshotCompleted, cloud.SnapshotPending, cloud.SnapshotFailed}
+	base := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	for range 5000 {
+		var all []cloud.Snapshot
+		for n := range rng.IntN(12) {
+			at := base.Add(time.Duration(rng.IntN(200)) * time.Hour)
+			s := cloud.Snapshot{ID: fmt.Sprint("snap-", n), State: states[rng.IntN(len(states))], Started: at.Add(time.Duration(rng.Int64N(int64(48 * time.Hour)))), Slot: at.Format(time.RFC3339)}
+			switch rng.IntN(6) {
+			case 0:
+				s.Slot = "once:" + s.Slot
+			case 1:
+				s.Slot = at.In(time.FixedZone("", 3600)).Format(time.RFC3339)
+			case 2:
+			default:
+				s.Attrs = map[string]string{attrScheduled: "x"}
+			}
+			if rng.IntN(10) == 0 {
+				s.Newer = cloud.ErrState
+			}
+			all = append(all, s)
+		}
+		keep := []options.Keep{{}, {Count: 1}, {Count: 3}, {Age: time.Hour}, {Age: 72 * time.Hour}}[rng.IntN(5)]
+		now := base.Add(time.Duration(rng.IntN(400)-100) * time.Hour)
+		p := planSnapshots(all, now.Truncate(time.Hour), now, keep)
+		gone := map[string]bool{}
+		for _, s := range p.remove {
+			if gone[s.ID] || slotOf(s).IsZero() || s.Newer != nil {
+				t.Fatalf("seed %d: %+v is to be deleted", seed, s)
+			}
+			gone[s.ID] = true
+		}
+		complete, left := 0, 0
+		slots := map[string]bool{}
+		for _, s := range all {
+			if slotOf(s).IsZero() || s.State != cloud.SnapshotCompleted {
+				continue
+			}
+			complete++
+			if !gone[s.ID] {
+				left++
+				slots[s.Slot] = true
+			}
+		}
+		if complete > 0 && left == 0 {
+			t.Fatalf("seed %d: none of %d is left of %+v by %+v", seed, complete, all, keep)
+		}
+	}
+}
