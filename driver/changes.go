@@ -9,6 +9,7 @@ import (
 // The states of a volume beside its phases on a host: they begin and end its life in the cluster.
 const (
 	phaseNone     phase = "none"     // there is no volume of that name
+	phaseRemoved  phase = "removed"  // removed, and not deleted yet: it can be brought back
 	phaseDeleted  phase = "deleted"  // its end
 	phaseReleased phase = "released" // given up and kept
 )

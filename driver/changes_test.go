@@ -121,6 +121,26 @@ func TestEachChangeOfAVolumeIsOneLineOfTheLogAndEachCallOfEC2NamesItsReason(t *t
 	}
 }
 
+func TestTheLogTellsOfTheRemovalAndOfTheEndThatComesLater(t *testing.T) {
+	t.Parallel()
+	r := newMachine(t)
+	r.settings.DeleteDelay = time.Second
+	lines := &stateLines{}
+	r.log.AddHook(lines)
+	r.start()
+	r.create("vol")
+	r.must("Remove", m{"Name": "vol"})
+	all := ""
+	r.eventually("the end is told", func() bool {
+		all += lines.take() + ";"
+		return strings.Contains(all, "-> deleted")
+	})
+	all = strings.Trim(regexp.MustCompile(`;+`).ReplaceAllString(all, ";"), ";")
+	if want := "none -> free by create;free -> removed by remove;removed -> deleted by purge"; strings.ReplaceAll(all, "; ", ";") != want {
+		t.Errorf("the log says %q, want %q", all, want)
+	}
+}
+
 func TestOnlyEnterChangesThePhase(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("*.go")

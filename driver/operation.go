@@ -12,6 +12,7 @@ const (
 	OpStart    = "start"    // finding out which host this is, and what is on it
 	OpSweep    = "sweep"    // looking for what nobody uses, at start and once a minute
 	OpLetGo    = "let-go"   // unmounting and detaching after the last use, and after each sweep what nobody uses
+	OpPurge    = "purge"    // deleting for good what was removed, once its time is over
 	OpHealth   = "health"   // a question to EC2 for the sake of health alone
 	OpSchedule = "schedule" // making and deleting the snapshots of a schedule
 	OpShutdown = "shutdown" // letting go at the end

@@ -14,13 +14,13 @@ func TestThePageOfTheLogKnowsEveryStateAndOperation(t *testing.T) {
 	}
 	page := string(b)
 	s := &Server{Manager: &Manager{}}
-	names := []string{OpStart, OpSweep, OpLetGo, OpHealth, OpSchedule, OpShutdown}
+	names := []string{OpStart, OpSweep, OpLetGo, OpPurge, OpHealth, OpSchedule, OpShutdown}
 	for path := range s.calls() {
 		if strings.HasPrefix(path, callPath("")) && path != callPath("Capabilities") {
 			names = append(names, operationOf(path))
 		}
 	}
-	for _, p := range []phase{phaseNone, phaseFree, phaseAttaching, phaseAttached, phaseMounted, phaseDraining, phaseDetaching, phaseBusy, phaseDeleted, phaseReleased} {
+	for _, p := range []phase{phaseNone, phaseFree, phaseAttaching, phaseAttached, phaseMounted, phaseDraining, phaseDetaching, phaseBusy, phaseRemoved, phaseDeleted, phaseReleased} {
 		names = append(names, string(p))
 	}
 	for _, n := range names {

@@ -24,6 +24,7 @@ type purging struct {
 // removed a volume may be gone by then; which of them comes first is decided by the cloud. They look rarely, and at different times; the host
 // that removed a volume, or has seen that its time is over soon, looks then too.
 func (m *Manager) purgeLoop(ctx context.Context) {
+	ctx = as(ctx, OpPurge)
 	next := time.Now().Add(m.timing.Purge/10 + jitter(m.timing.Purge))
 	for {
 		m.purging.mu.Lock()
@@ -89,7 +90,7 @@ func (m *Manager) purge(ctx context.Context) error {
 			slots <- struct{}{}
 			began := m.goOn("purge", func(ctx context.Context) {
 				defer func() { <-slots; going.Done() }()
-				m.purgeOne(ctx, g)
+				m.purgeOne(as(ctx, OpPurge), g)
 			})
 			if !began {
 				going.Done()
@@ -108,6 +109,7 @@ func (m *Manager) purgeOne(ctx context.Context, g cloud.GivenUp) {
 	switch {
 	case err == nil:
 		m.step(StepPurged)
+		m.changed(change{volume: g.Name, id: g.ID, from: phaseRemoved, to: phaseDeleted, cause: OpPurge})
 		log.Infof("deleted %s for good: it was removed at %s", g.ID, g.Since.UTC().Format(time.RFC3339))
 	case errors.Is(err, cloud.ErrClaimed), errors.Is(err, cloud.ErrNotFound): // by another host, or it is back
 		log.Debugf("%v", err)

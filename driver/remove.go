@@ -50,10 +50,12 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 			v.set(func() { v.seenAt = time.Time{} })
 			return fmt.Errorf("volume %q (%s) is not removed: it is %s to %s; remove its containers there first", name, vol.ID, other.State, other.Host)
 		}
-		if err := m.reclaim(ctx, v, vol); err != nil {
+		end, err := m.reclaim(ctx, v, vol)
+		if err != nil {
 			v.set(func() { v.seenAt = time.Time{} })
 			return err
 		}
+		v.set(func() { v.tell(phaseFree, end) })
 		v.set(func() { v.id, v.seen, v.absentAt, v.users = "", nil, time.Now(), map[string]use{} })
 		m.save(v)
 		m.step(StepRemoveNoted)
@@ -64,11 +66,11 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 // anonymous are the names that Docker gives to volumes that nobody has named.
 var anonymous = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// reclaim does with a volume that nobody uses what its tag says.
-func (m *Manager) reclaim(ctx context.Context, v *record, vol cloud.Volume) error {
+// reclaim does with a volume that nobody uses what its tag says, and returns what has become of it.
+func (m *Manager) reclaim(ctx context.Context, v *record, vol cloud.Volume) (end phase, err error) {
 	rule, err := options.ReclaimOf(vol.Attrs)
 	if err != nil {
-		return fmt.Errorf("volume %q (%s) is not removed: %w; upgrade the plugin on this host, or correct the tag", v.name, vol.ID, err)
+		return "", fmt.Errorf("volume %q (%s) is not removed: %w; upgrade the plugin on this host, or correct the tag", v.name, vol.ID, err)
 	}
 	log := m.log.WithField("volume", v.name)
 	defer v.rest(phaseFree)
@@ -78,34 +80,32 @@ func (m *Manager) reclaim(ctx context.Context, v *record, vol cloud.Volume) erro
 		v.begin(phaseFree, "giving the volume up")
 		m.step(StepRelease)
 		if err := m.giveUp(ctx, v, func() error { return m.cloud.Release(ctx, vol.ID) }); err != nil {
-			return err
+			return "", err
 		}
 		m.step(StepReleaseSent)
-		v.set(func() { v.tell(phaseFree, phaseReleased) })
 		log.Infof("released %s: it is kept, as reclaim=retain says", vol.ID)
-		return nil
+		return phaseReleased, nil
 	case delay > 0 && !anonymous.MatchString(v.name) && vol.State != cloud.Failed: // what could not be made holds nothing
 		v.begin(phaseFree, "giving the volume up")
 		m.step(StepRetire)
 		if err := m.giveUp(ctx, v, func() error { return m.cloud.Retire(ctx, vol.ID, delay) }); err != nil {
-			return err
+			return "", err
 		}
 		m.step(StepRetireSent)
 		m.purgeAfter(delay)
 		log.Infof("removed: %s is deleted for good in %s; until then `blockvol adopt %s %s` brings it back", vol.ID, delay, vol.ID, v.name)
-		return nil
+		return phaseRemoved, nil
 	}
 	v.begin(phaseFree, "deleting the volume")
 	m.step(StepRemove)
 	if err := m.cloud.Delete(ctx, vol.ID); err != nil && !errors.Is(err, cloud.ErrNotFound) {
-		return err
+		return "", err
 	}
 	m.step(StepRemoveSent)
 	m.mu.Lock()
 	m.deleted[vol.ID] = time.Now()
 	m.mu.Unlock()
-	v.set(func() { v.tell(phaseFree, phaseDeleted) })
-	return nil
+	return phaseDeleted, nil
 }
 
 // giveUp takes a volume out of the cluster's volumes.
