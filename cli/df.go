@@ -3,9 +3,9 @@ package cli
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/blockvol/blockvol/driver"
-	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 )
 
@@ -19,17 +19,21 @@ type counted struct {
 	Throughput int64  `json:"throughput"` // MiB/s
 	Type       string `json:"type,omitempty"`
 	Host       string `json:"host,omitempty"`
+	IdleDays   *int64 `json:"idleDaysAtMost,omitempty"` // whole days since it was created, if no instance has it
 }
 
 // Size is the size of the EBS volumes.
 func (c counted) Size() string { return gib(c.SizeGiB) }
 
 // Used is how much of the filesystems is used, where that can be told.
-func (c counted) Used() string {
-	if c.UsedBytes == nil {
+func (c counted) Used() string { return bytesSize(c.UsedBytes) }
+
+// Idle is for how many days no instance has had it, at most: EC2 does not tell when one had it last, only when it was created.
+func (c counted) Idle() string {
+	if c.IdleDays == nil {
 		return "-"
 	}
-	return units.BytesSize(float64(*c.UsedBytes))
+	return fmt.Sprintf("<%dd", *c.IdleDays+1)
 }
 
 // add counts another line in.
@@ -53,14 +57,15 @@ type cells struct {
 	IOPS, Throughput, Type, Host string
 }
 
-var dfColumns = []column{{"Name", "NAME", false}, {"Size", "SIZE", false}, {"Used", "USED", false}, {"IOPS", "IOPS", false}, {"Throughput", "MIB/S", false}, {"Type", "TYPE", false}, {"Host", "HOST", false}}
+var dfColumns = []column{{"Name", "NAME", false}, {"Size", "SIZE", false}, {"Used", "USED", false}, {"IOPS", "IOPS", false}, {"Throughput", "MIB/S", false}, {"Type", "TYPE", false}, {"Host", "HOST", false}, {"Idle", "IDLE", false}}
 
 func dfCommand(s *shared) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "df",
 		Short: "Show what the volumes of the cluster take: size, used, IOPS and throughput, with totals",
 		Long: "Show what the volumes of the cluster take: size, IOPS and throughput are what AWS bills; USED is known of volumes that are mounted on this host. The\n" +
-			"last lines add up all of them, and those that no instance has: they cost the same. EC2 does not tell since when.",
+			"last lines add up all of them, and those that no instance has: they cost the same. EC2 does not tell\n" +
+			"when a volume was used last: IDLE is since its creation, the most that it can be, and - while an instance has it.",
 		Args: cobra.NoArgs,
 	}
 	from := source{shared: s}
@@ -80,7 +85,7 @@ func dfCommand(s *shared) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		lines, total, idle := count(f.choose(rows.Volumes))
+		lines, total, idle := count(f.choose(rows.Volumes), time.Now())
 		if l.table {
 			lines = append(lines, total, idle)
 		}
@@ -97,11 +102,12 @@ func dfCommand(s *shared) *cobra.Command {
 }
 
 // count makes the lines of df, and its two sums.
-func count(vols []driver.VolumeRow) (lines []counted, total, idle counted) {
+func count(vols []driver.VolumeRow, now time.Time) (lines []counted, total, idle counted) {
 	for _, v := range vols {
-		c := counted{Name: v.Name, Volumes: 1, SizeGiB: v.SizeGiB, IOPS: v.IOPS, Throughput: v.Throughput, Type: v.Type, Host: v.Host}
-		if v.Here != nil {
-			c.UsedBytes = v.Here.UsedBytes
+		c := counted{Name: v.Name, Volumes: 1, SizeGiB: v.SizeGiB, UsedBytes: listed{VolumeRow: v}.used(), IOPS: v.IOPS, Throughput: v.Throughput, Type: v.Type, Host: v.Host}
+		if v.Host == "" && !v.Created.IsZero() {
+			days := int64(now.Sub(v.Created) / (24 * time.Hour))
+			c.IdleDays = &days
 		}
 		lines = append(lines, c)
 		total.add(c)

@@ -18,12 +18,14 @@ type filters struct {
 
 // filterKeys are the keys that --filter knows, and what of a volume each compares.
 var filterKeys = map[string]func(v driver.VolumeRow, want string) bool{
-	"name":   func(v driver.VolumeRow, want string) bool { return strings.Contains(v.Name, want) }, // as docker volume ls has it
-	"id":     func(v driver.VolumeRow, want string) bool { return v.ID == want },
-	"status": func(v driver.VolumeRow, want string) bool { return strings.EqualFold(v.Status, want) },
-	"type":   func(v driver.VolumeRow, want string) bool { return strings.EqualFold(v.Type, want) },
-	"zone":   func(v driver.VolumeRow, want string) bool { return v.Zone == want },
-	"host":   func(v driver.VolumeRow, want string) bool { return v.Host == want },
+	"name":    func(v driver.VolumeRow, want string) bool { return strings.Contains(v.Name, want) }, // as docker volume ls has it
+	"id":      func(v driver.VolumeRow, want string) bool { return v.ID == want },
+	"status":  func(v driver.VolumeRow, want string) bool { return strings.EqualFold(v.Status, want) },
+	"type":    func(v driver.VolumeRow, want string) bool { return strings.EqualFold(v.Type, want) },
+	"zone":    func(v driver.VolumeRow, want string) bool { return v.Zone == want },
+	"host":    func(v driver.VolumeRow, want string) bool { return v.Host == want },
+	"reclaim": func(v driver.VolumeRow, want string) bool { return strings.EqualFold(v.Reclaim, want) },
+	"profile": func(v driver.VolumeRow, want string) bool { return v.Profile == want },
 	"tag": func(v driver.VolumeRow, want string) bool {
 		key, value, given := strings.Cut(want, "=")
 		got, ok := v.Tags[key]
@@ -32,7 +34,7 @@ var filterKeys = map[string]func(v driver.VolumeRow, want string) bool{
 }
 
 // filterHelp tells what --filter understands.
-const filterHelp = "show only volumes that fit: name=PART, id=ID, status=WORD, type=TYPE, zone=ZONE, host=INSTANCE, tag=KEY or tag=KEY=VALUE; may be given many times"
+const filterHelp = "show only volumes that fit: name=PART, id=ID, status=WORD, type=TYPE, zone=ZONE, host=INSTANCE, reclaim=RULE, profile=NAME, tag=KEY or tag=KEY=VALUE; may be given many times"
 
 func (f *filters) flags(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVarP(&f.given, "filter", "f", nil, filterHelp)
@@ -47,7 +49,7 @@ func (f *filters) check() error {
 			return usagef("--filter %s is not KEY=VALUE", g)
 		}
 		if filterKeys[key] == nil {
-			return usagef("--filter %s: %q is not known: use name, id, status, type, zone, host or tag", g, key)
+			return usagef("--filter %s: %q is not known: use name, id, status, type, zone, host, reclaim, profile or tag", g, key)
 		}
 		f.byKey[key] = append(f.byKey[key], value)
 	}

@@ -23,6 +23,7 @@ type column struct {
 
 // listing is how a list is shown: as Docker's own lists, by --format.
 type listing struct {
+	spare   []string // names of columns that are left out first where the table is wider than the terminal
 	columns []column // of the table; all other fields of a row can be asked for too
 	sample  any      // an empty row, to judge a template by before anything is done
 	format  string
@@ -111,9 +112,18 @@ func (l *listing) print(out io.Writer, rows []any) error {
 	if l.noTrunc {
 		width = 0
 	}
-	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+	return l.printIn(out, strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n"), width)
+}
+
+// printIn shows the lines of the table in so many columns of a terminal; 0 is any number.
+func (l *listing) printIn(out io.Writer, lines []string, width int) error {
 	if l.usual {
 		l.leaveOut(lines)
+		for _, name := range l.spare {
+			if width > 0 && widthOf(lines) > width {
+				l.drop(lines, name)
+			}
+		}
 	}
 	return printTable(out, lines, width)
 }
@@ -125,9 +135,23 @@ func (l *listing) leaveOut(lines []string) {
 		if !l.columns[i].optional || slices.ContainsFunc(lines[1:], has) {
 			continue
 		}
-		for n, line := range lines {
-			lines[n] = strings.Join(slices.Delete(strings.Split(line, "\t"), i, i+1), "\t")
+		cut(lines, i)
+	}
+}
+
+// drop takes a column out of the table.
+func (l *listing) drop(lines []string, name string) {
+	for _, c := range l.columns {
+		if i := slices.Index(strings.Split(lines[0], "\t"), c.header); c.name == name && i >= 0 {
+			cut(lines, i)
 		}
+	}
+}
+
+// cut takes a column out of lines.
+func cut(lines []string, i int) {
+	for n, line := range lines {
+		lines[n] = strings.Join(slices.Delete(strings.Split(line, "\t"), i, i+1), "\t")
 	}
 }
 

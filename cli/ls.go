@@ -20,11 +20,14 @@ type listed struct {
 func (l listed) Size() string { return gib(l.SizeGiB) }
 
 // Used is how much of the filesystem is used, where that can be told: while it is mounted on the host that is asked.
-func (l listed) Used() string {
-	if l.Here == nil || l.Here.UsedBytes == nil {
-		return "-"
+func (l listed) Used() string { return bytesSize(l.used()) }
+
+// used is that in bytes, or nil.
+func (l listed) used() *int64 {
+	if l.Here == nil {
+		return nil
 	}
-	return units.BytesSize(float64(*l.Here.UsedBytes))
+	return l.Here.UsedBytes
 }
 
 // Age is how long ago the volume was created.
@@ -51,16 +54,21 @@ func short(d time.Duration) string {
 
 // row is what a table shows of it. "-" is for what there is not.
 func (l listed) row() tableRow {
-	return tableRow{listed: l, ID: dash(l.VolumeRow.ID), Type: dash(l.VolumeRow.Type), Zone: dash(l.VolumeRow.Zone), Host: dash(l.VolumeRow.Host), Profile: dash(l.VolumeRow.Profile)}
+	return tableRow{listed: l, ID: dash(l.VolumeRow.ID), Type: dash(l.VolumeRow.Type), Zone: dash(l.VolumeRow.Zone), Host: dash(l.VolumeRow.Host), Profile: dash(l.VolumeRow.Profile),
+		Reclaim: dash(l.VolumeRow.Reclaim), AccessMode: dash(l.VolumeRow.AccessMode)}
 }
 
 // tableRow is listed, with nothing empty in it.
 type tableRow struct {
 	listed
-	ID, Type, Zone, Host, Profile string
+	ID, Type, Zone, Host, Profile, Reclaim, AccessMode string
 }
 
-var lsColumns = []column{{"Name", "NAME", false}, {"ID", "ID", false}, {"Size", "SIZE", false}, {"Used", "USED", false}, {"Type", "TYPE", false}, {"Zone", "ZONE", false}, {"Host", "HOST", false}, {"Status", "STATUS", false}, {"Profile", "PROFILE", true}, {"Age", "AGE", false}}
+var lsColumns = []column{{"Name", "NAME", false}, {"ID", "ID", false}, {"Size", "SIZE", false}, {"Used", "USED", false}, {"Type", "TYPE", false}, {"Zone", "ZONE", false}, {"Host", "HOST", false}, {"Status", "STATUS", false},
+	{"Reclaim", "RECLAIM", false}, {"AccessMode", "ACCESS", false}, {"Profile", "PROFILE", true}, {"Age", "AGE", false}}
+
+// lsSpare are the columns that a narrow terminal does without.
+var lsSpare = []string{"AccessMode", "Reclaim"}
 
 func lsCommand(s *shared) *cobra.Command {
 	cmd := &cobra.Command{
@@ -68,6 +76,7 @@ func lsCommand(s *shared) *cobra.Command {
 		Short: "List the volumes of the cluster, with the instance that has each",
 		Long: "List the volumes of the cluster, in all zones of the region, with the instance that has each. USED is known while a volume is mounted on\n" +
 			"this host. STATUS is where it stands on this host; if it is not here, its attachment to another; if it has none, EC2's word for it.\n" +
+			"RECLAIM is what docker volume rm does with it. A terminal that is too narrow shows no ACCESS and RECLAIM, and cuts what is widest.\n" +
 			"What is wrong with a volume is told below the table.\n\n" +
 			"A template can use every field that --format json shows, with a capital letter ({{.SizeGiB}}, {{with .Here}}{{.Device}}{{end}}),\n" +
 			"and {{.Size}}, {{.Used}}, {{.Age}}.",
@@ -77,7 +86,7 @@ func lsCommand(s *shared) *cobra.Command {
 	from.flags(cmd)
 	var f filters
 	f.flags(cmd)
-	l := listing{columns: lsColumns, sample: listed{VolumeRow: driver.VolumeRow{Here: &driver.VolumeHere{}}}}
+	l := listing{columns: lsColumns, spare: lsSpare, sample: listed{VolumeRow: driver.VolumeRow{Here: &driver.VolumeHere{}}}}
 	l.flags(cmd)
 	quiet := cmd.Flags().BoolP("quiet", "q", false, "only the names")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -117,6 +126,13 @@ func lsCommand(s *shared) *cobra.Command {
 		return nil
 	}
 	return cmd
+}
+
+func bytesSize(n *int64) string {
+	if n == nil {
+		return "-"
+	}
+	return units.BytesSize(float64(*n))
 }
 
 func gib(n int64) string {

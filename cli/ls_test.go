@@ -65,22 +65,22 @@ func bytesOf(n int64) *int64 { return &n }
 // fleet are volumes as a plugin tells of them.
 func fleet() driver.VolumeRows {
 	return driver.VolumeRows{Cluster: "prod", Instance: "i-1", Volumes: []driver.VolumeRow{
-		{Name: "cache", ID: "vol-1", Status: "available", State: "available", SizeGiB: 8, Type: "gp2", IOPS: 100, Zone: "eu-1a", Created: time.Now().Add(-49 * time.Hour)},
-		{Name: "pgdata", ID: "vol-2", Status: "mounted", State: "in-use", SizeGiB: 100, Type: "gp3", IOPS: 3000, Throughput: 125, Zone: "eu-1a", Host: "i-1", Profile: "gold", Created: time.Now().Add(-5*time.Hour - time.Minute),
+		{Name: "cache", ID: "vol-1", Status: "available", State: "available", SizeGiB: 8, Type: "gp2", IOPS: 100, Zone: "eu-1a", Created: time.Now().Add(-49 * time.Hour), Reclaim: "delete", AccessMode: "rwo"},
+		{Name: "pgdata", ID: "vol-2", Status: "mounted", State: "in-use", SizeGiB: 100, Type: "gp3", IOPS: 3000, Throughput: 125, Zone: "eu-1a", Host: "i-1", Profile: "gold", Reclaim: "retain", AccessMode: "rwo", Created: time.Now().Add(-5*time.Hour - time.Minute),
 			Here: &driver.VolumeHere{State: "mounted", Device: "/dev/nvme1n1", Uses: 1, UsedBytes: bytesOf(3 << 30), FreeBytes: bytesOf(90 << 30)}, Tags: map[string]string{"team": "db", "tier": "gold"}},
 		{Name: "twins", Status: "ambiguous", Problem: "two have the name: vol-3 and vol-4"},
-		{Name: "wal", ID: "vol-5", Status: "attached", State: "in-use", SizeGiB: 4, Type: "io2", IOPS: 2000, Zone: "eu-1b", Host: "i-2", Tags: map[string]string{"team": "db"}},
+		{Name: "wal", ID: "vol-5", Status: "attached", State: "in-use", SizeGiB: 4, Type: "io2", IOPS: 2000, Zone: "eu-1b", Host: "i-2", Reclaim: "delete", AccessMode: "rwo", Tags: map[string]string{"team": "db"}},
 	}}
 }
 
 func TestTheListLinesUpAndTellsProblemsBesideTheTable(t *testing.T) {
 	socket := answers(t, map[string]any{"List": fleet()})
 	r := runWith(t, Config{Version: "1"}, "ls", "--socket", socket)
-	want := `NAME    ID     SIZE    USED  TYPE  ZONE   HOST  STATUS     PROFILE  AGE
-cache   vol-1  8GiB    -     gp2   eu-1a  -     available  -        2d
-pgdata  vol-2  100GiB  3GiB  gp3   eu-1a  i-1   mounted    gold     5h
-twins   -      -       -     -     -      -     ambiguous  -        -
-wal     vol-5  4GiB    -     io2   eu-1b  i-2   attached   -        -
+	want := `NAME    ID     SIZE    USED  TYPE  ZONE   HOST  STATUS     RECLAIM  ACCESS  PROFILE  AGE
+cache   vol-1  8GiB    -     gp2   eu-1a  -     available  delete   rwo     -        2d
+pgdata  vol-2  100GiB  3GiB  gp3   eu-1a  i-1   mounted    retain   rwo     gold     5h
+twins   -      -       -     -     -      -     ambiguous  -        -       -        -
+wal     vol-5  4GiB    -     io2   eu-1b  i-2   attached   delete   rwo     -        -
 `
 	if r.code != ExitDone || r.out != want {
 		t.Errorf("exit status %d, %s\nwant\n%s", r.code, r.out, want)
@@ -89,7 +89,7 @@ wal     vol-5  4GiB    -     io2   eu-1b  i-2   attached   -        -
 		t.Errorf("the problem is not told: %q", r.errout)
 	}
 	r = runWith(t, Config{Version: "1"}, "ls", "--socket", socket, "--filter", "zone=eu-1b")
-	if want := "NAME  ID     SIZE  USED  TYPE  ZONE   HOST  STATUS    AGE\nwal   vol-5  4GiB  -     io2   eu-1b  i-2   attached  -\n"; r.out != want {
+	if want := "NAME  ID     SIZE  USED  TYPE  ZONE   HOST  STATUS    RECLAIM  ACCESS  AGE\nwal   vol-5  4GiB  -     io2   eu-1b  i-2   attached  delete   rwo     -\n"; r.out != want {
 		t.Errorf("where no volume has a profile: %s", r.out)
 	}
 	for d, want := range map[time.Duration]string{-time.Second: "0s", 119 * time.Second: "119s", 3 * time.Minute: "3m", 47 * time.Hour: "47h", 50 * 24 * time.Hour: "50d", 800 * 24 * time.Hour: "2y"} {
@@ -117,6 +117,8 @@ func TestTheListIsShownAsAskedFor(t *testing.T) {
 		{[]string{"-q", "--filter", "type=GP3", "--filter", "zone=eu-1b"}, ""},
 		{[]string{"-q", "--filter", "zone=eu-1b"}, "wal\n"},
 		{[]string{"-q", "--filter", "id=vol-1"}, "cache\n"},
+		{[]string{"-q", "--filter", "reclaim=retain"}, "pgdata\n"},
+		{[]string{"-q", "--filter", "profile=gold", "--filter", "reclaim=delete"}, ""},
 	} {
 		r := runWith(t, Config{Version: "1"}, append([]string{"ls", "--socket", socket}, c.args...)...)
 		if r.code != ExitDone || r.out != c.want {
@@ -184,12 +186,12 @@ func TestDfAddsUp(t *testing.T) {
 	rows.Volumes = slices.Delete(rows.Volumes, 2, 3)
 	socket := answers(t, map[string]any{"List": rows})
 	r := runWith(t, Config{Version: "1"}, "df", "--socket", socket)
-	want := `NAME            SIZE    USED  IOPS  MIB/S  TYPE  HOST
-cache           8GiB    -     100   -      gp2   -
-pgdata          100GiB  3GiB  3000  125    gp3   i-1
-wal             4GiB    -     2000  -      io2   i-2
-all (3)         112GiB  3GiB  5100  125    -     -
-unattached (1)  8GiB    -     100   -      -     -
+	want := `NAME            SIZE    USED  IOPS  MIB/S  TYPE  HOST  IDLE
+cache           8GiB    -     100   -      gp2   -     <3d
+pgdata          100GiB  3GiB  3000  125    gp3   i-1   -
+wal             4GiB    -     2000  -      io2   i-2   -
+all (3)         112GiB  3GiB  5100  125    -     -     -
+unattached (1)  8GiB    -     100   -      -     -     -
 `
 	if r.code != ExitDone || r.out != want {
 		t.Errorf("exit status %d, %s\nwant\n%s", r.code, r.out, want)
@@ -300,5 +302,28 @@ func TestExplainShowsTheSourcesSideBySideAndTheWayOut(t *testing.T) {
 	r = runWith(t, Config{Version: "1"}, "explain", "--socket", socket, "db", "--format", "json")
 	if err := json.Unmarshal([]byte(r.out), &got); err != nil || got.Refused.Text != "i-2 has it" {
 		t.Errorf("%v, %s", err, r.out)
+	}
+}
+
+func TestATerminalThatIsNarrowSeesWhatMattersMost(t *testing.T) {
+	lines := []string{
+		"NAME\tID\tSIZE\tUSED\tTYPE\tZONE\tHOST\tSTATUS\tRECLAIM\tACCESS\tPROFILE\tAGE",
+		"pgdata\tvol-0123456789abcdef0\t100GiB\t3.1GiB\tgp3\teu-central-1a\ti-0123456789abcdef0\tmounted\tdelete\trwo\t-\t5h",
+	}
+	for width, want := range map[int]string{
+		0: "NAME    ID                     SIZE    USED    TYPE  ZONE           HOST                 STATUS   RECLAIM  ACCESS  AGE\n" +
+			"pgdata  vol-0123456789abcdef0  100GiB  3.1GiB  gp3   eu-central-1a  i-0123456789abcdef0  mounted  delete   rwo     5h\n",
+		120: "NAME    ID                     SIZE    USED    TYPE  ZONE           HOST                 STATUS   RECLAIM  ACCESS  AGE\n" +
+			"pgdata  vol-0123456789abcdef0  100GiB  3.1GiB  gp3   eu-central-1a  i-0123456789abcdef0  mounted  delete   rwo     5h\n",
+		112: "NAME    ID                     SIZE    USED    TYPE  ZONE           HOST                 STATUS   RECLAIM  AGE\n" +
+			"pgdata  vol-0123456789abcdef0  100GiB  3.1GiB  gp3   eu-central-1a  i-0123456789abcdef0  mounted  delete   5h\n",
+		80: "NAME    ID          SIZE    USED    TYPE  ZONE         HOST         STATUS   AGE\n" +
+			"pgdata  vol-01234…  100GiB  3.1GiB  gp3   eu-central…  i-01234567…  mounted  5h\n",
+	} {
+		l := listing{columns: lsColumns, spare: lsSpare, usual: true}
+		var b strings.Builder
+		if err := l.printIn(&b, slices.Clone(lines), width); err != nil || b.String() != want {
+			t.Errorf("%d columns: %v\n%swant\n%s", width, err, b.String(), want)
+		}
 	}
 }

@@ -18,17 +18,7 @@ const (
 // printTable writes lines of cells, which tabs separate, so that the columns line up. Where they do not fit into width, the widest are cut;
 // 0 is any width.
 func printTable(out io.Writer, lines []string, width int) error {
-	rows := make([][]string, len(lines))
-	var widths []int
-	for n, line := range lines {
-		rows[n] = strings.Split(line, "\t")
-		for i, cell := range rows[n] {
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-		}
-	}
+	rows, widths := columnsOf(lines)
 	fit(widths, width)
 	w := bufio.NewWriter(out)
 	for _, row := range rows {
@@ -41,6 +31,31 @@ func printTable(out io.Writer, lines []string, width int) error {
 		w.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 	}
 	return w.Flush()
+}
+
+// columnsOf splits lines into cells, and tells how wide each column is.
+func columnsOf(lines []string) (rows [][]string, widths []int) {
+	rows = make([][]string, len(lines))
+	for n, line := range lines {
+		rows[n] = strings.Split(line, "\t")
+		for i, cell := range rows[n] {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	return rows, widths
+}
+
+// widthOf is how wide a table of these lines is, if nothing of it is cut.
+func widthOf(lines []string) int {
+	_, widths := columnsOf(lines)
+	total := columnGap * (len(widths) - 1)
+	for _, w := range widths {
+		total += w
+	}
+	return total
 }
 
 // fit makes the widest columns narrower until all of them fit.

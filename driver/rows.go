@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/blockvol/blockvol/cloud"
+	"github.com/blockvol/blockvol/driver/options"
 )
 
 // VolumeRow is what `blockvol ls` and `blockvol inspect` tell of a volume.
@@ -26,6 +27,8 @@ type VolumeRow struct {
 	SnapshotID string            `json:"snapshotID,omitempty"` // that it was made from
 	Filesystem string            `json:"filesystem,omitempty"`
 	Profile    string            `json:"profile,omitempty"`    // what its options came from
+	Reclaim    string            `json:"reclaim,omitempty"`    // what becomes of it when it is removed
+	AccessMode string            `json:"accessMode,omitempty"` // who may use it at a time
 	Host       string            `json:"host,omitempty"`       // the instance that it is attached to
 	Attachment string            `json:"attachment,omitempty"` // attaching, attached, detaching or busy
 	Since      *time.Time        `json:"since,omitempty"`      // of the attachment
@@ -115,7 +118,8 @@ func cloudRow(name string, vol cloud.Volume, host string) VolumeRow {
 	row := VolumeRow{
 		Name: name, ID: vol.ID, Status: string(vol.State), SizeGiB: vol.SizeGiB, Type: vol.Type, IOPS: vol.IOPS, Throughput: vol.Throughput,
 		Encrypted: vol.Encrypted, KMSKeyID: vol.KMSKeyID, Zone: vol.Zone, State: string(vol.State), Created: vol.Created, SnapshotID: vol.SnapshotID,
-		Filesystem: vol.Attrs[attrFS], Profile: vol.Attrs[attrProfile], Attrs: vol.Attrs, Tags: vol.Tags,
+		Filesystem: vol.Attrs[attrFS], Profile: vol.Attrs[attrProfile], Reclaim: reclaimRule(vol), AccessMode: accessMode,
+		Attrs: vol.Attrs, Tags: vol.Tags,
 	}
 	a, held := vol.Elsewhere(host)
 	if !held {
@@ -163,4 +167,16 @@ func (m *Manager) rowOf(v *record) (VolumeRow, bool) {
 		row.Status = row.Here.State
 	}
 	return row, true
+}
+
+// accessMode is who may use a volume at a time: one host. Others are refused when a volume is made.
+const accessMode = "rwo"
+
+// reclaimRule is what becomes of a volume when it is removed, in the words of its tag if this version does not know them.
+func reclaimRule(vol cloud.Volume) string {
+	rule, err := options.ReclaimOf(vol.Attrs)
+	if err != nil {
+		return vol.Attrs["reclaim"]
+	}
+	return rule
 }
