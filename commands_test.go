@@ -26,6 +26,7 @@ var notRun = []struct{ command, why string }{
 	{`^docker (service|node) `, "needs a Swarm: TestASwarmMovesItsVolumesAndLosesNothing"},
 	{`^for v in .*xargs -r docker stop$|^blockvol drain -y --timeout`, "ends containers of other tests: TestThePersonOnCallMovesVolumesAndDrainsAHost"},
 	{`^(blockvol adopt|docker volume create -d blockvol -o (volume-id|selector)=)`, "needs a volume that exists: TestVolumesThatExistAreTakenOverWithTheirData"},
+	{`^blockvol undelete `, "needs a volume that was removed: TestARemovedVolumeIsBroughtBackAsItWas"},
 	{`^docker volume create .*-o reclaim=retain`, "leaves an EBS volume: TestARemovedVolumeThatIsKeptIsGoneForDockerAndThereForItsOwner"},
 	{`^blockvol profile |^docker volume create .*-o profile=|create -d blockvol -o size=50GiB cache$`, "changes the profiles of the other tests: TestAProfileIsChosenByNameAndChangedWhileThePluginRuns"},
 	{`^docker volume inspect pgdata +# on each host`, "needs REX-Ray"},

@@ -282,5 +282,6 @@ type Adoption struct {
 	Attrs map[string]string // of a volume that blockvol did not make
 	Given map[string]string // of one that this cluster has given up: its other attributes stay
 	Tags  map[string]string
+	Back  bool               // only a volume that this cluster has given up; any other is ErrNotFound
 	Check func(Volume) error // told of the volume before anything is done with it; an error refuses it; nil: it fits
 }

@@ -125,7 +125,7 @@ type RecycleBin interface {
 	RecycledVolumes(ctx context.Context) ([]Recycled, error)
 
 	// RestoreVolume brings a deleted volume of the cluster back, with its ID, name and attributes, and returns it when it can be attached. ErrNotFound
-	// when it is not in the bin. If another volume has its name by now, both exist, and neither can be used until one of them is gone.
+	// when it is not in the bin. ErrState when it had been given up before it was deleted: it is given up again, and kept. If another volume has its name by now, both exist, and neither can be used until one of them is gone.
 	RestoreVolume(ctx context.Context, id string) (Volume, error)
 
 	// RecycledSnapshots is RecycledVolumes for snapshots.

@@ -55,6 +55,9 @@ func (s *Server) verbs() map[string]verb {
 
 		"Adopt": takes(s.Manager.adoptFor),
 
+		"GivenUp":  takes(s.Manager.listGivenUp),
+		"Undelete": takes(s.Manager.undelete),
+
 		"Snapshots":      takes(s.Manager.listSnapshots),
 		"CreateSnapshot": takes(s.Manager.createSnapshot),
 		"RemoveSnapshot": takes(s.Manager.removeSnapshot),

@@ -88,9 +88,9 @@ func (m *Manager) purge(ctx context.Context) error {
 		default:
 			going.Add(1)
 			slots <- struct{}{}
-			began := m.goOn("purge", func(ctx context.Context) {
+			began := m.goOn("purge", func(base context.Context) {
 				defer func() { <-slots; going.Done() }()
-				m.purgeOne(as(ctx, OpPurge), g)
+				m.purgeOne(as(base, OpPurge), g)
 			})
 			if !began {
 				going.Done()

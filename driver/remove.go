@@ -93,7 +93,7 @@ func (m *Manager) reclaim(ctx context.Context, v *record, vol cloud.Volume) (end
 		}
 		m.step(StepRetireSent)
 		m.purgeAfter(delay)
-		log.Infof("removed: %s is deleted for good in %s; until then `blockvol adopt %s %s` brings it back", vol.ID, delay, vol.ID, v.name)
+		log.Infof("removed: %s is deleted for good in %s; until then `blockvol undelete %s` brings it back", vol.ID, delay, v.name)
 		return phaseRemoved, nil
 	}
 	v.begin(phaseFree, "deleting the volume")

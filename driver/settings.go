@@ -31,7 +31,7 @@ func SettingsTable() []Setting {
 		{Name: "PROFILES", Default: "", Doc: "Named sets of options for `-o profile=NAME`, the default one with a star, e.g. `gold: type=io2 iops=10000; silver*: type=gp3`, or the same as JSON; see docs/profiles.md"},
 		{Name: "MAX_SIZE", Default: "none", Doc: "The largest volume that may be created from this host, e.g. `500GiB`"},
 		{Name: "DETACH_GRACE", Default: "2s", Doc: "How long a volume stays attached after its last use, so that a container that restarts finds it in place"},
-		{Name: "DELETE_DELAY", Default: "24h", Doc: "How long a volume that was removed can be brought back before it is deleted for good: `12h`, `7d`, or `0` for at once; anonymous volumes are deleted at once; see docs/provisioning.md"},
+		{Name: "DELETE_DELAY", Default: "24h", Doc: "How long a volume that was removed can be brought back (`blockvol undelete`) before it is deleted for good: `12h`, `7d`, or `0` for at once; anonymous volumes are deleted at once; see docs/provisioning.md"},
 		{Name: "FENCING", Default: "stopped", Doc: "When a volume may be taken from another host that holds it: `stopped` (EC2 says that host is stopped, not hibernated, or terminated), `impaired` (besides, a host whose status checks fail for IMPAIRED_AFTER is stopped; see docs/fencing.md) or `never`; the option `fencing` of a volume goes first"},
 		{Name: "IMPAIRED_AFTER", Default: "5m", Doc: "With `fencing=impaired`: how long EC2's status checks of a host must have failed before it is stopped and its volume taken"},
 		{Name: "INSTANCE_ID", Default: "from instance metadata", Doc: "This host's instance ID, for hosts without instance metadata"},

@@ -150,6 +150,9 @@ func (c *Client) claimAndBind(ctx context.Context, a cloud.Adoption) (bound clou
 		if err != nil {
 			return types.Volume{}, err
 		}
+		if _, ok := c.toGivenUp(v); a.Back && !ok {
+			return types.Volume{}, cloud.Errorf(cloud.ErrNotFound, "volume %s is none that this cluster has given up (its tag %s is %q)", a.ID, tagName, tagOf(v, tagName))
+		}
 		return v, c.adoptable(v, host)
 	}
 	check := func(v types.Volume) error {

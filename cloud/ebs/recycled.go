@@ -3,6 +3,7 @@ package ebs
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -91,6 +92,8 @@ func (c *Client) restoreVolume(ctx context.Context, id string) (cloud.Volume, er
 			return cloud.Volume{}, cloud.Errorf(cloud.ErrState, "volume %q (%s) was restored from the Recycle Bin and is in state error", v.Name, id)
 		case err != nil && !errors.Is(err, cloud.ErrNotFound):
 			return cloud.Volume{}, err
+		case err != nil && c.keepGivenUp(ctx, id):
+			return cloud.Volume{}, cloud.Errorf(cloud.ErrState, "volume %s is out of the Recycle Bin, given up as it was before: give it a name (blockvol undelete %s)", id, id)
 		case err != nil && !c.now().Before(end):
 			return cloud.Volume{}, cloud.Errorf(cloud.ErrNotFound, "volume %s is out of the Recycle Bin, but it does not belong to this cluster (%s): it lacks the tags %s and %s",
 				id, c.cfg.Cluster, tagCluster, tagName)
@@ -99,6 +102,26 @@ func (c *Client) restoreVolume(ctx context.Context, id string) (cloud.Volume, er
 			return cloud.Volume{}, sleepErr
 		}
 	}
+}
+
+// keepGivenUp tells whether a volume that is out of the bin is one that had been given up, and has it kept: its time was over when it was
+// deleted, and is so again. A host that begins to delete it now sees that it is kept when it looks the second time.
+func (c *Client) keepGivenUp(ctx context.Context, id string) bool {
+	v, err := c.raw(ctx, id)
+	if err != nil || v == nil {
+		return false
+	}
+	g, ok := c.toGivenUp(*v)
+	if ok && g.Retired {
+		at, _, _ := strings.Cut(tagOf(*v, tagReleasedAt), " ")
+		ok = c.tag(ctx, id, map[string]string{tagReleasedAt: at}) == nil
+	}
+	for key, said := range c.claims(*v, "") {
+		if ok && strings.HasSuffix(said, " "+purgePurpose) { // the one by which it was deleted would keep it from being brought back for a minute
+			_ = c.untag(ctx, id, key, said)
+		}
+	}
+	return ok
 }
 
 func notInBin(what, id string) error {
