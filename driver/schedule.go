@@ -121,7 +121,7 @@ func (s *schedules) consider(v *record, vol cloud.Volume, seenAt time.Time, here
 		if !here {
 			return nil, nil, false
 		}
-		e = &scheduled{v: v, id: vol.ID}
+		e = &scheduled{v: v, id: vol.ID, asked: time.Now()}
 		s.of[vol.ID] = e
 	}
 	switch {

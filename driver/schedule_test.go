@@ -358,6 +358,10 @@ func TestAVolumeWhoseSnapshotsFailIsToldOfAndStopsNoOther(t *testing.T) {
 		clock.to(slot)
 		r.keepsLast("well", slot)
 		r.shows(ProblemSnapshot, "ill", slot.Format(time.RFC3339), "tried again", "docs/schedules.md")
+		e, err := r.manager.explain(t.Context(), HolderRequest{Volume: "ill"}, nil)
+		if told := fmt.Sprint(e.Facts, e.Follows, e.WaysOut); err != nil || !strings.Contains(told, "by schedule @hourly") || !strings.Contains(told, "the snapshot for "+slot.Format(time.RFC3339)) {
+			t.Errorf("explain tells %s, %v", told, err)
+		}
 		if st := r.status("ill"); !strings.Contains(fmt.Sprint(st["snapshotError"]), slot.Format(time.RFC3339)) {
 			t.Errorf("inspect shows %v", st)
 		}
@@ -433,17 +437,32 @@ func TestASchedulesTagsAreFollowedWhoeverSetsThem(t *testing.T) {
 }
 
 func TestAScheduleOfAVolumeWithoutAFilesystemMakesNothing(t *testing.T) {
-	for _, fs := range []string{"", "none", "formatting:i-1", options.FSAdopted} {
-		if !blank(cloud.Volume{Attrs: map[string]string{"fs": fs}}) {
-			t.Errorf("with the tag %q it is worth a snapshot", fs)
+	t.Parallel()
+	for fs, due := range map[string]bool{"": false, "none": false, "formatting:i-1": false, options.FSAdopted: false, "ext4": true, "xfs": true} {
+		s := &schedules{m: &Manager{timing: DefaultTiming()}, now: time.Now, of: map[string]*scheduled{}}
+		vol := cloud.Volume{ID: "vol-1", Attrs: map[string]string{"fs": fs, "snapshot-schedule": "@hourly"}}
+		if _, do, _ := s.consider(&record{name: "db"}, vol, time.Now(), true); (do != nil) != due {
+			t.Errorf("with the tag %q a snapshot is due: %v", fs, do != nil)
 		}
 	}
-	if blank(cloud.Volume{Attrs: map[string]string{"fs": "xfs"}}) {
-		t.Error("with a filesystem it is not")
+}
+
+func TestOnlyWhatAScheduleHasMadeIsOfASlot(t *testing.T) {
+	t.Parallel()
+	by := map[string]string{"scheduled": "@daily"}
+	for slot, is := range map[string]bool{"2026-11-21T03:00:00Z": true, "2026-11-21T03:00:00+00:00": false, "2026-11-21T04:00:00+01:00": false,
+		"2026-11-21T03:00:00.5Z": false, "2026-11-21": false, "once:2026-11-21T03:00:00Z": false, "": false} {
+		if got := !slotOf(cloud.Snapshot{Slot: slot, Attrs: by}).IsZero(); got != is {
+			t.Errorf("%q is a slot: %v", slot, got)
+		}
+		if !slotOf(cloud.Snapshot{Slot: slot, Attrs: map[string]string{"by": "hand"}}).IsZero() {
+			t.Errorf("what no schedule has made is of the slot %q", slot)
+		}
 	}
 }
 
 func TestWhatASchedulePrunes(t *testing.T) {
+	t.Parallel()
 	day := func(n int) time.Time { return time.Date(2026, 11, n, 3, 0, 0, 0, time.UTC) }
 	// made is a snapshot of the schedule: "12" for that day, with ! for one that failed, ~ for one that is pending, and + for one that comes later in the slot.
 	made := func(text string) cloud.Snapshot {
@@ -510,6 +529,7 @@ func TestWhatASchedulePrunes(t *testing.T) {
 
 // Whatever is there and whatever the rule and the clock: only what the schedule has made is deleted, and never the latest that is complete.
 func TestTheLatestCompleteSnapshotAndThoseOfOthersAreNeverPruned(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 0))
 	states := []cloud.SnapshotState{cloud.SnapshotCompleted, cloud.SnapshotCompleted, cloud.SnapshotPending, cloud.SnapshotFailed}
