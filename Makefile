@@ -4,9 +4,11 @@ NAME  ?= blockvol
 BASE  ?= debian:bookworm-slim
 PKG   ?= ./...
 RUN   ?= .
+ARCH  :=
 VERSION := $(shell git describe --always --dirty --tags 2>/dev/null || echo unknown)
 
 export BASE
+export ARCH
 export CGO_ENABLED := 0
 export PATH := $(CURDIR)/build/go/bin:$(PATH)
 .DELETE_ON_ERROR:
@@ -19,7 +21,8 @@ help: ## this list
 	@echo
 	@echo "Variables: NAME (the plugin's name, $(NAME)), REF (where push pushes to, e.g. registry.example.com/blockvol:1),"
 	@echo "  SETTINGS (e.g. \"BACKEND=sim\"), BASE (the image the plugin's tools come from, $(BASE)),"
-	@echo "  RUN (which end-to-end tests, a regular expression), DOCKER_HOST (which engine)."
+	@echo "  RUN (which end-to-end tests, a regular expression), DOCKER_HOST (which engine),"
+	@echo "  ARCH (build, rootfs and push for another architecture: arm64 or amd64)."
 
 .PHONY: demo
 demo: deps build ## try it: a simulated cloud, a real engine, a real PostgreSQL; no account needed
@@ -44,23 +47,31 @@ deps: ## install what building and testing need (apt-get)
 	@scripts/deps
 
 .PHONY: build
-build: ## the binary, build/blockvol
-	@echo "building build/blockvol" >&2
-	@go build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o build/blockvol .
+build: export GOARCH = $(ARCH)
+build: ## the binary, build/blockvol (build/blockvol-ARCH)
+	@echo "building build/blockvol$(ARCH:%=-%)" >&2
+	@go build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o build/blockvol$(ARCH:%=-%) .
 
 .PHONY: rootfs
-rootfs: build ## the managed plugin's folder, build/plugin (needs an engine)
+rootfs: build ## the managed plugin's folder, build/plugin (build/plugin-ARCH; needs an engine)
 	@scripts/plugin rootfs
 
 .PHONY: plugin
-plugin: rootfs ## make the plugin NAME in the engine, with SETTINGS, and enable it
+plugin: $(if $(ARCH),other-architecture,rootfs) ## make the plugin NAME in the engine, with SETTINGS, and enable it
 	@echo "making the plugin $(NAME)" >&2
 	@scripts/plugin create $(NAME) $(SETTINGS)
 
+.PHONY: other-architecture
+other-architecture:
+	@echo "make plugin is for this machine, without ARCH; for $(ARCH): make rootfs ARCH=$(ARCH), or make push ARCH=$(ARCH) REF=..." >&2; exit 2
+
 .PHONY: push
-push: rootfs ## push the plugin to the registry, as REF
-	@test -n "$(REF)" || { echo "set REF, for example: make push REF=registry.example.com/blockvol:1" >&2; exit 2; }
-	@scripts/plugin push $(REF)
+push: named rootfs ## push the plugin to the registry, as REF and its architecture (REF-amd64, REF-arm64)
+	@scripts/plugin push $(REF)-$(or $(ARCH),$$(go env GOARCH))
+
+.PHONY: named
+named:
+	@case "$(notdir $(REF))" in *:?*) ;; *) echo "set REF with a tag, for example: make push REF=registry.example.com/blockvol:1" >&2; exit 2 ;; esac
 
 .PHONY: install-cli
 install-cli: build ## install docker blockvol: for everybody as root, else for yourself
