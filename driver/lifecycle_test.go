@@ -73,7 +73,7 @@ func TestEC2CallsPerOperation(t *testing.T) {
 	get := func() { r.try("Get", m{"Name": "pgdata"}) }
 	step("create", 3, func() { get(); r.create("pgdata") })
 	time.Sleep(r.timing.Fresh)
-	step("first mount", 4, func() { get(); get(); r.mount("pgdata", "c1") })
+	step("first mount", 5, func() { get(); get(); r.mount("pgdata", "c1") })
 	step("second mount, Path, Get, Capabilities of an attached volume", 0, func() {
 		get()
 		r.mount("pgdata", "c2")
@@ -93,7 +93,7 @@ func TestEC2CallsPerOperation(t *testing.T) {
 		})
 	})
 	time.Sleep(r.timing.Fresh)
-	step("mount of a formatted volume", 2, func() { get(); get(); r.mount("pgdata", "c4") })
+	step("mount of a formatted volume", 3, func() { get(); get(); r.mount("pgdata", "c4") })
 	r.unmount("pgdata", "c4")
 	r.eventually("detached", func() bool { return r.attached() == 0 && r.status("pgdata")["state"] == "free" })
 	time.Sleep(r.timing.Fresh)

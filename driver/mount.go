@@ -287,6 +287,10 @@ func (m *Manager) attach(ctx context.Context, v *record, vol cloud.Volume) (disk
 		return disk.Device{}, err
 	}
 	m.step(StepAttachSent)
+	if err := m.stillOurs(limited, v, vol); err != nil { // meanwhile the device is on its way
+		v.rest(phaseAttached)
+		return disk.Device{}, err
+	}
 	dev, err = m.awaitDevice(limited, v, vol)
 	if err != nil {
 		v.rest(phaseAttached)
@@ -294,17 +298,14 @@ func (m *Manager) attach(ctx context.Context, v *record, vol cloud.Volume) (disk
 	}
 	v.rest(phaseAttached)
 	m.step(StepDevice)
-	if err := m.stillOurs(limited, v, vol); err != nil {
-		return disk.Device{}, err
-	}
 	return dev, nil
 }
 
-// stillOurs makes sure of a volume that is kept when it is removed, that no other host has done so since it was looked up here: an attachment
-// keeps a volume from being deleted, but not from being given up. Whoever gives one up looks afterwards whether somebody has it, and here it is
-// looked up after it was attached, so one of the two sees the other.
+// stillOurs makes sure that no other host has given the volume up since it was looked up here, to be kept or to be deleted after a while: an
+// attachment keeps a volume from being deleted, but not from that. Whoever gives one up looks afterwards whether somebody has it, and here it is
+// looked up after EC2 has accepted the attachment, so one of the two sees the other. Anonymous volumes are deleted at once.
 func (m *Manager) stillOurs(ctx context.Context, v *record, vol cloud.Volume) error {
-	if rule, err := options.ReclaimOf(vol.Attrs); err == nil && rule == options.ReclaimDelete {
+	if rule, err := options.ReclaimOf(vol.Attrs); err == nil && rule == options.ReclaimDelete && anonymous.MatchString(v.name) {
 		return nil
 	}
 	now, err := m.cloud.ByID(ctx, vol.ID)

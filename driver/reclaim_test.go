@@ -8,6 +8,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/blockvol/blockvol/cloud/ec2sim"
+	"github.com/blockvol/blockvol/driver/options"
 )
 
 func TestAVolumeThatIsToBeKeptIsKeptWithItsDataAndItsNameIsFree(t *testing.T) {
@@ -80,10 +81,12 @@ func TestAVolumeWithARuleForItsEndThatIsNotKnownIsNotRemoved(t *testing.T) {
 
 // Two hosts at once: one mounts what the other removes. Whoever wins, the volume is with its data either in use under its name or kept.
 func TestAVolumeThatIsMountedAndGivenUpAtOnceIsOneOfTheTwo(t *testing.T) {
-	r := newRig(t)
+	r := newMachine(t)
+	r.settings.DeleteDelay = time.Hour
+	r.start()
 	two := r.twin()
-	for range 8 {
-		r.create("db", "reclaim", "retain")
+	for round := range 8 {
+		r.create("db", "reclaim", options.Reclaims[round%2])
 		id := r.status("db")["id"].(string)
 		two.eventually("it knows the volume", func() bool { _, err := two.try("Get", m{"Name": "db"}); return err == nil })
 		removed := make(chan error, 1)
@@ -113,9 +116,18 @@ func TestAVolumeThatIsMountedAndGivenUpAtOnceIsOneOfTheTwo(t *testing.T) {
 
 // A host that looked the volume up before it was given up attaches it afterwards: it notices, and lets go of it again.
 func TestAVolumeThatWasGivenUpWhileItWasBeingAttachedIsNotMounted(t *testing.T) {
-	r := newRig(t)
+	for _, rule := range []string{options.ReclaimRetain, options.ReclaimDelete} {
+		t.Run(rule, func(t *testing.T) { givenUpWhileAttached(t, rule) })
+	}
+}
+
+func givenUpWhileAttached(t *testing.T, rule string) {
+	t.Parallel()
+	r := newMachine(t)
+	r.settings.DeleteDelay = time.Hour
+	r.start()
 	two := r.twin()
-	r.create("db", "reclaim", "retain")
+	r.create("db", "reclaim", rule)
 	id := r.status("db")["id"].(string)
 	two.eventually("it knows the volume", func() bool { _, err := two.try("Get", m{"Name": "db"}); return err == nil })
 	hold := 5 * time.Second

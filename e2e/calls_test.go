@@ -13,8 +13,8 @@ func firstUse(t *testing.T, e *Engine) {
 		do   func()
 	}{
 		{"CreateVolume 1, DescribeVolumes 2", func() { e.Docker(t, "volume", "create", "-d", e.driver(), "-o", "size=1GiB", v) }},
-		// The two tags say that it is being formatted, and that it is.
-		{"AttachVolume 1, CreateTags 2, DescribeVolumes 1", func() { e.RunDetached(t, []string{"--mount", e.on(v, "/data")}, "exec sleep 1000") }},
+		// The two tags say that it is being formatted, and that it is. The second look is whether another host has removed it meanwhile.
+		{"AttachVolume 1, CreateTags 2, DescribeVolumes 2", func() { e.RunDetached(t, []string{"--mount", e.on(v, "/data")}, "exec sleep 1000") }},
 	} {
 		if got := counted(callsOf(t, s, step.do)); got != step.want {
 			t.Errorf("it took the calls %q, not %q", got, step.want)

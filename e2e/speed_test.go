@@ -71,10 +71,10 @@ func TestEachStepInTheLifeOfAVolumeTakesFewCalls(t *testing.T) {
 		do  func()
 	}{
 		{"calls_create", 3, func() { e.Docker(t, "volume", "create", "-d", e.driver(), "-o", "size=1GiB", v) }},
-		{"calls_first_mount", 4, start},
+		{"calls_first_mount", 5, start},
 		{"calls_restart", 0, func() { e.Docker(t, "restart", "-t", "0", c) }},
 		{"calls_unmount", 2, stop},
-		{"calls_mount", 2, start},
+		{"calls_mount", 3, start},
 		{"", 2, stop},
 		{"calls_remove", 2, func() { e.Docker(t, "volume", "rm", v) }},
 	} {
