@@ -130,6 +130,9 @@ var snapshotFilters = map[string]func(v driver.SnapshotRow, want string) bool{
 	"volume":      func(v driver.SnapshotRow, want string) bool { return v.Volume == want || v.VolumeID == want },
 	"status":      func(v driver.SnapshotRow, want string) bool { return strings.EqualFold(v.State, want) },
 	"consistency": func(v driver.SnapshotRow, want string) bool { return strings.EqualFold(v.Consistency, want) },
+	"scheduled": func(v driver.SnapshotRow, want string) bool {
+		return strings.EqualFold(want, strconv.FormatBool(v.Scheduled != ""))
+	},
 	"tag": func(v driver.SnapshotRow, want string) bool {
 		key, value, given := strings.Cut(want, "=")
 		got, ok := v.Tags[key]
@@ -139,7 +142,7 @@ var snapshotFilters = map[string]func(v driver.SnapshotRow, want string) bool{
 
 const snapshotLsLong = `List the snapshots that blockvol made in the cluster, the newest first: of one volume, by its name or ID, or all. CONSISTENCY says in what state the
 filesystem was: frozen (it was mounted, and stood still), unmounted, or crash (another host had it mounted: as after a power failure). DATA is how much
-EBS keeps for a completed one.
+EBS keeps for a completed one. What a schedule has made says so in DESCRIPTION, with its time.
 
 A template can use every field that --format json shows, with a capital letter ({{.VolumeID}}), and {{.Size}}, {{.Data}}, {{.Status}}, {{.Age}}.`
 
@@ -147,7 +150,7 @@ func snapshotLs(s *shared) *cobra.Command {
 	cmd := &cobra.Command{Use: "ls [VOLUME]", Short: "List the snapshots of the cluster, or of one volume", Long: snapshotLsLong, Args: cobra.MaximumNArgs(1)}
 	l := listing{columns: snapshotColumns, sample: listedSnapshot{}}
 	l.flags(cmd)
-	given := cmd.Flags().StringArrayP("filter", "f", nil, "show only snapshots that fit: id=ID, volume=NAME or ID, status=WORD, consistency=WORD, tag=KEY or tag=KEY=VALUE; may be given many times")
+	given := cmd.Flags().StringArrayP("filter", "f", nil, "show only snapshots that fit: id=ID, volume=NAME or ID, status=WORD, consistency=WORD, scheduled=true (made by a schedule) or false, tag=KEY or tag=KEY=VALUE; may be given many times")
 	quiet := cmd.Flags().BoolP("quiet", "q", false, "only the IDs")
 	cmd.ValidArgsFunction = s.completeNames(1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -200,7 +203,7 @@ func chooseSnapshots(given []string) (fits func(driver.SnapshotRow) bool, err er
 			return nil, usagef("--filter %s is not KEY=VALUE", g)
 		}
 		if snapshotFilters[key] == nil {
-			return nil, usagef("--filter %s: %q is not known: use id, volume, status, consistency or tag", g, key)
+			return nil, usagef("--filter %s: %q is not known: use id, volume, status, consistency, scheduled or tag", g, key)
 		}
 		byKey[key] = append(byKey[key], value)
 	}

@@ -20,7 +20,7 @@ func kept() driver.SnapshotRows {
 		{ID: "snap-3", Volume: "pgdata", VolumeID: "vol-2", SizeGiB: 100, State: "pending", Progress: 42, Started: now.Add(-90 * time.Second), Consistency: "frozen"},
 		{ID: "snap-2", Volume: "pgdata", VolumeID: "vol-2", SizeGiB: 100, Bytes: 3 << 30, State: "completed", Progress: 100, Started: now.Add(-5*time.Hour - time.Minute), Consistency: "crash",
 			Description: "before the upgrade", Tags: map[string]string{"team": "db"}},
-		{ID: "snap-1", Volume: "gone", VolumeID: "vol-9", SizeGiB: 8, State: "error", Started: now.Add(-49 * time.Hour), Consistency: "unmounted"},
+		{ID: "snap-1", Volume: "gone", VolumeID: "vol-9", SizeGiB: 8, State: "error", Started: now.Add(-49 * time.Hour), Consistency: "unmounted", Scheduled: "@daily"},
 	}}
 }
 
@@ -38,6 +38,9 @@ snap-1  gone    8GiB    -     error        unmounted    2d   -
 		"-q -f volume=vol-2 -f consistency=CRASH": "snap-2\n",
 		"-q -f tag=team=db":                       "snap-2\n",
 		"-q -f tag=team=web":                      "",
+		"-q -f scheduled=true":                    "snap-1\n",
+		"-q -f scheduled=False -f volume=pgdata":  "snap-3\nsnap-2\n",
+		"-q -f scheduled=@daily":                  "",
 		"-f id=snap-1 --format {{.ID}}:{{.Volume}}:{{.Status}}:{{.SizeGiB}}:{{.Age}}": "snap-1:gone:error:8:2d\n",
 	} {
 		r := runWith(t, Config{Version: "1"}, append(strings.Fields("snapshot ls --socket "+socket), strings.Fields(args)...)...)

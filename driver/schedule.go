@@ -285,7 +285,7 @@ func (s *schedules) make(ctx context.Context, v *record, vol cloud.Volume, sched
 	quiet := func(format string, args ...any) { s.m.log.WithField("volume", v.name).Debugf(format, args...) }
 	return s.m.snapshotVolume(ctx, v, vol, cloud.SnapshotSpec{
 		Slot: slot.Format(time.RFC3339), Attrs: map[string]string{attrScheduled: schedule.String()},
-		Description: fmt.Sprintf("blockvol: %s by its schedule, %s", v.name, slot.Format(time.RFC3339)),
+		Description: "by schedule, for " + slot.Format(time.RFC3339),
 	}, quiet)
 }
 

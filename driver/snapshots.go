@@ -28,6 +28,7 @@ type SnapshotRow struct {
 	Started     time.Time         `json:"started"`
 	Consistency string            `json:"consistency,omitempty"` // frozen, unmounted or crash
 	Slot        string            `json:"slot,omitempty"`        // what it was made for; of one that a person has made it means nothing
+	Scheduled   string            `json:"scheduled,omitempty"`   // the schedule that has made it; empty: none
 	Filesystem  string            `json:"filesystem,omitempty"`
 	Description string            `json:"description,omitempty"`
 	Encrypted   bool              `json:"encrypted"`
@@ -40,7 +41,7 @@ type SnapshotRow struct {
 func snapshotRow(s cloud.Snapshot) SnapshotRow {
 	row := SnapshotRow{
 		ID: s.ID, Volume: s.Volume, VolumeID: s.VolumeID, SizeGiB: s.SizeGiB, Bytes: s.Bytes, State: string(s.State), Progress: s.Progress, Started: s.Started,
-		Consistency: s.Attrs[attrConsistency], Slot: s.Slot, Filesystem: s.Attrs[attrFS], Description: s.Description,
+		Consistency: s.Attrs[attrConsistency], Slot: s.Slot, Scheduled: s.Attrs[attrScheduled], Filesystem: s.Attrs[attrFS], Description: s.Description,
 		Encrypted: s.Encrypted, KMSKeyID: s.KMSKeyID, Attrs: s.Attrs, Tags: s.Tags,
 	}
 	if s.State == cloud.SnapshotCompleted {
