@@ -28,6 +28,7 @@ var notRun = []struct{ command, why string }{
 	{`^(blockvol adopt|docker volume create -d blockvol -o (volume-id|selector)=)`, "needs a volume that exists: TestVolumesThatExistAreTakenOverWithTheirData"},
 	{`^blockvol undelete `, "needs a volume that was removed: TestARemovedVolumeIsBroughtBackAsItWas"},
 	{`^docker volume create .*-o reclaim=retain`, "leaves an EBS volume: TestARemovedVolumeThatIsKeptIsGoneForDockerAndThereForItsOwner"},
+	{`^(docker )?blockvol update `, "EC2 takes the next modification of a volume only when the last one is completed: TestAVolumeGrowsUnderItsContainerAndIsChangedByItsOptions"},
 	{`^blockvol profile |^docker volume create .*-o profile=|create -d blockvol -o size=50GiB cache$`, "changes the profiles of the other tests: TestAProfileIsChosenByNameAndChangedWhileThePluginRuns"},
 	{`^docker volume inspect pgdata +# on each host`, "needs REX-Ray"},
 	{`^umount /mnt/pgdata$|^mkfs.ext4 `, "needs a disk of the reader's"},

@@ -61,6 +61,10 @@ type Cloud interface {
 	// SetAttrs changes attributes (see Volume.Attrs) and returns when the provider has confirmed. Others keep their values.
 	SetAttrs(ctx context.Context, id string, attrs map[string]string) error
 
+	// Retag changes attributes and tags, as a user wants them, and returns when the provider shows it. Others keep their values. What is set goes
+	// first. It may be repeated after any failure.
+	Retag(ctx context.Context, id string, change Retag) error
+
 	// Attach asks the provider to attach v to this host and returns as soon as that is accepted, without waiting for the device. v
 	// is what ByName or ByID returned recently. Already attached or attaching to this host is success. ErrInUse (a *HolderError)
 	// when another host has it, ErrZone when it lies in another zone, ErrLimit when this host can take no more volumes,
@@ -273,6 +277,12 @@ type Spec struct {
 	Zone       string
 	Attrs      map[string]string
 	Tags       map[string]string
+}
+
+// Retag is a change of what is written on a volume.
+type Retag struct {
+	Attrs, Tags         map[string]string // get these values
+	DropAttrs, DropTags []string          // go; one that is not there is gone already
 }
 
 // Adoption is a volume to be brought to a name.

@@ -53,7 +53,8 @@ func (s *Server) verbs() map[string]verb {
 		"Support": takes(s.support),
 		"Drain":   takes(s.Manager.drain),
 
-		"Adopt": takes(s.Manager.adoptFor),
+		"Adopt":  takes(s.Manager.adoptFor),
+		"Update": takes(s.Manager.update),
 
 		"GivenUp":  takes(s.Manager.listGivenUp),
 		"Undelete": takes(s.Manager.undelete),

@@ -3,6 +3,7 @@ package driver
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,7 +87,7 @@ func TestEveryStepHasARowOfItsOwn(t *testing.T) {
 		}
 		names[row.Name] = true
 		switch row.Of {
-		case "create", "mount", "format", "take", "stop", "unmount", "remove", "release", "retire", "purge", "adopt", "adopted", "snapshot":
+		case "create", "mount", "format", "take", "stop", "unmount", "remove", "release", "retire", "purge", "adopt", "adopted", "snapshot", "update":
 		default:
 			t.Errorf("the step %q belongs to %q, for which no test drives it", row.Name, row.Of)
 		}
@@ -156,16 +157,35 @@ func testCrash(t *testing.T, c crash, image string) {
 	case "release":
 		call, req = "Remove", m{"Name": crashName}
 		r.must("Create", m{"Name": crashName, "Opts": m{"size": "1", "reclaim": "retain"}})
+	case "update":
+		call = "Update"
+		create["Opts"] = m{"size": "1", "fstype": "xfs"} // which every root may grow
+		r.must("Create", create)
+		write(t, filepath.Join(r.mount(crashName, "c1"), "new"), "too")
+		rows["new"] = "too"
 	default:
 		t.Fatalf("no test drives %q", of)
 	}
+	send := func() error { _, err := r.try(call, req); return err }
+	if call == "Update" {
+		send = func() error {
+			a, err := r.ask(t.Context(), "Update", UpdateRequest{Volume: crashName, Set: m2s("size", "2")})
+			if err == nil && a.Error != "" {
+				err = errors.New(a.Error)
+			}
+			return err
+		}
+	}
 	x.dieAt(c.step)
-	_, _ = r.try(call, req) // cut by the crash, or answered before it
+	_ = send() // cut by the crash, or answered before it
 	x.died(c.step)
 	id, uuid := r.onlyVolume(call != "Mount" && call != "Unmount")
 
 	r.start()
-	if c.again {
+	switch {
+	case c.again && call == "Update": // the volume may be let go of at this moment
+		r.eventually("the update succeeds", func() bool { return send() == nil })
+	case c.again:
 		r.must(call, req)
 	}
 	if call == "Mount" && c.again {
@@ -186,6 +206,9 @@ func testCrash(t *testing.T, c crash, image string) {
 		if got := read(t, filepath.Join(path, name)); got != want {
 			t.Errorf("%s holds %q, want %q", name, got, want)
 		}
+	}
+	if grown := r.capacity(path) >= large; grown != (call == "Update" && (c.again || c.step != StepModify)) {
+		t.Errorf("the filesystem has %d bytes", r.capacity(path))
 	}
 	now, nowUUID := r.onlyVolume(false)
 	if id != "" && call != "Remove" && now != id {

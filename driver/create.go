@@ -101,8 +101,12 @@ func (m *Manager) found(v *record, o options.Options, vol cloud.Volume) error {
 			"run the container there, or choose another name", v.name, vol.Zone, vol.ID, m.self().Zone)
 	}
 	if diff := o.Differences(vol); len(diff) > 0 {
-		return fmt.Errorf("volume %q exists already (%s) and differs: %s; leave the options out to use it as it is, or choose another name",
-			v.name, vol.ID, strings.Join(diff, "; "))
+		change := ""
+		if options.SomeChangeable(diff) {
+			change = fmt.Sprintf(", change it with `blockvol update %s KEY=VALUE`", v.name)
+		}
+		return fmt.Errorf("volume %q exists already (%s) and differs: %s; leave the options out to use it as it is%s, or choose another name",
+			v.name, vol.ID, strings.Join(diff, "; "), change)
 	}
 	return nil
 }

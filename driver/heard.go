@@ -126,6 +126,24 @@ func (h *heard) SetAttrs(ctx context.Context, id string, attrs map[string]string
 	return err
 }
 
+func (h *heard) Retag(ctx context.Context, id string, change cloud.Retag) error {
+	err := h.Cloud.Retag(ctx, id, change)
+	h.note(ctx, "tag volumes", err)
+	return err
+}
+
+func (h *heard) Modify(ctx context.Context, id string, change cloud.Form) (cloud.Modification, error) {
+	last, err := h.Cloud.Modify(ctx, id, change)
+	h.note(ctx, "modify volumes", err)
+	return last, err
+}
+
+func (h *heard) LastModification(ctx context.Context, id string) (cloud.Modification, error) {
+	last, err := h.Cloud.LastModification(ctx, id)
+	h.note(ctx, "describe modifications", err)
+	return last, err
+}
+
 func (h *heard) Attach(ctx context.Context, v cloud.Volume) error {
 	err := h.Cloud.Attach(ctx, v)
 	h.note(ctx, "attach volumes", err)

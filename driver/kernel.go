@@ -23,6 +23,7 @@ type kernel interface {
 	Mount(ctx context.Context, d disk.Device, target, fstype string, options []string) error
 	Root(target string, fresh bool, o disk.RootOptions) (string, error)
 	Grow(ctx context.Context, d disk.Device, target, fstype string) (grown bool, err error)
+	AskController(d disk.Device) error
 	Usage(target string) (disk.Usage, error)
 	Freeze(ctx context.Context, d disk.Device, target string, most time.Duration) (frozen, error)
 	Thaw(p disk.MountPoint) (was bool, err error)

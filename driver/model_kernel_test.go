@@ -277,6 +277,8 @@ func (k modelKernel) Grow(context.Context, disk.Device, string, string) (bool, e
 	return false, nil
 }
 
+func (k modelKernel) AskController(disk.Device) error { return nil }
+
 func (k modelKernel) Usage(string) (disk.Usage, error) { return disk.Usage{}, nil }
 
 func (k modelKernel) Freeze(context.Context, disk.Device, string, time.Duration) (frozen, error) {

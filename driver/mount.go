@@ -398,12 +398,7 @@ func (m *Manager) mountDevice(ctx context.Context, v *record, vol cloud.Volume, 
 	}
 	m.step(StepRoot)
 	v.begin(phaseMounted, "growing the filesystem")
-	if grown, err := m.disk.Grow(ctx, dev, target, layout.FSType); err != nil {
-		// The data is there and usable; the missing room is said, not enforced.
-		m.log.WithField("volume", v.name).WithError(err).Warn("the filesystem could not be grown to the size of the volume")
-	} else if grown {
-		m.log.WithField("volume", v.name).Infof("the filesystem was grown to the size of the volume, %d GiB", dev.Size>>30)
-	}
+	_ = m.grow(ctx, v, dev, target, layout.FSType) // the volume can be used without it, and the sweep tries again
 	m.step(StepGrown)
 	return path, nil
 }

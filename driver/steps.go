@@ -53,6 +53,10 @@ const (
 	StepFrozen
 	StepSnapshotSent
 	StepThawed
+	StepModify
+	StepModifySent
+	StepEnlarged
+	StepEnlargeNoted
 	stepCount
 )
 
@@ -60,7 +64,7 @@ const (
 // that makes the filesystem), take (a mount that takes the volume from a dead host), stop (one that has an ill host stopped first), unmount,
 // remove, release (a remove of a volume that is kept), retire (a remove that can be undone for a while), purge (the end of that while, for which
 // nobody waits), adopt (a create that takes a volume that exists), adopted (the first mount of such a
-// volume), snapshot (of a volume that is mounted here).
+// volume), snapshot (of a volume that is mounted here), update (a change of the size of a volume that is mounted here).
 var Steps = [stepCount]struct{ Name, Of, Means string }{
 	StepCreate:       {"create", "create", "the name was looked up and is free; CreateVolume is about to be sent"},
 	StepCreateSent:   {"create-sent", "create", "CreateVolume was accepted; nothing of it is written down here"},
@@ -109,6 +113,10 @@ var Steps = [stepCount]struct{ Name, Of, Means string }{
 	StepSnapshotSent: {"snapshot-sent", "snapshot", "CreateSnapshot was accepted; the filesystem is frozen"},
 	StepThawed:       {"thawed", "snapshot", "the filesystem is thawed; nobody has been told of the snapshot"},
 	StepRecognised:   {"recognised", "adopted", "the filesystem of the adopted volume was found, and its tags name it"},
+	StepModify:       {"modify", "update", "what is to be changed is checked; ModifyVolume is about to be sent"},
+	StepModifySent:   {"modify-sent", "update", "ModifyVolume was accepted; its effect is waited for"},
+	StepEnlarged:     {"enlarged", "update", "the kernel shows the new size of the device; the filesystem has the old one"},
+	StepEnlargeNoted: {"enlarge-noted", "update", "the filesystem is as large as the device; nobody was told"},
 }
 
 // String is the step's name.

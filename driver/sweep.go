@@ -68,6 +68,7 @@ func (m *Manager) sweep(ctx context.Context) {
 				}
 				v.attached = true
 			})
+			m.growLater(v, d)
 		}
 	}
 	for _, v := range bySerial {

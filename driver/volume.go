@@ -65,6 +65,9 @@ type record struct {
 	lastErr     error    // of settling, for Status
 	refused     *Refused // what Docker was last told instead of an answer
 	failing     failing  // settling, again and again
+	spans       int64    // size of the device, in bytes, when the filesystem was last made as large as it; 0: not known
+	growing     bool     // the sweep has begun to grow it
+	growErr     string   // why it cannot be grown
 	broken      string   // what is wrong with the mount, for Health
 	brokenAt    time.Time
 }

@@ -250,7 +250,7 @@ func (c *Client) examinePermissions(ctx context.Context, vols []cloud.Volume) []
 		case onlyForFencing[action]:
 			note(action, cloud.Unknown, "not tried; only fencing=impaired and blockvol detach --stop-instance need it (docs/iam-fencing.json)", "")
 		case action == "DeleteTags":
-			note(action, cloud.Unknown, "not tried; only hosts that adopt volumes need it (docs/iam-adopt.json)", "")
+			note(action, cloud.Unknown, "not tried; only adopting volumes and taking tags away need it (docs/iam-adopt.json, docs/iam-snapshots.json)", "")
 		case !known:
 			note(action, cloud.Unknown, "only its use can tell", "")
 		case !honoured:

@@ -66,6 +66,15 @@ func (o Options) Differences(v cloud.Volume) []string {
 	return all
 }
 
+// SomeChangeable tells whether one of the Differences is about an option that can be changed of a volume that exists.
+func SomeChangeable(differences []string) bool {
+	return slices.ContainsFunc(differences, func(text string) bool {
+		name, _, _ := strings.Cut(text, " is ")
+		opt, _, ok := lookup(name)
+		return ok && opt.Changeable
+	})
+}
+
 // unfit is the part of Differences that is about the provider's volume itself. With a selector the size is the least that will do.
 func (o Options) unfit(v cloud.Volume) []string {
 	var all []string

@@ -26,6 +26,9 @@ func Help() string {
 		if opt.Default != "" {
 			text += " Default: " + opt.Default + "."
 		}
+		if opt.Changeable {
+			text += " Can be changed later."
+		}
 		if len(opt.Aliases) > 0 {
 			text += " Also: " + strings.Join(opt.Aliases, ", ") + "."
 		}
@@ -56,7 +59,7 @@ func Help() string {
 // Markdown is the same table for docs/options.md, made so that the page cannot differ from what the code does.
 func Markdown() string {
 	var b strings.Builder
-	b.WriteString("| option | values | default | meaning | also written |\n|---|---|---|---|---|\n")
+	b.WriteString("| option | values | default | meaning | can be changed | also written |\n|---|---|---|---|---|---|\n")
 	for _, opt := range table {
 		def := opt.Default
 		if def != "" {
@@ -66,7 +69,11 @@ func Markdown() string {
 		for _, a := range opt.Aliases {
 			aliases = append(aliases, "`"+a+"`")
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", opt.Name, opt.Values, def, opt.Doc, strings.Join(aliases, ", "))
+		changeable := "no"
+		if opt.Changeable {
+			changeable = "yes"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s |\n", opt.Name, opt.Values, def, opt.Doc, changeable, strings.Join(aliases, ", "))
 	}
 	b.WriteString("\n")
 	for i, row := range limitRows() {
