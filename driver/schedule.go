@@ -56,6 +56,7 @@ type scheduled struct {
 	schedule options.Schedule
 	keep     options.Keep
 	wrong    error // why they cannot be read
+	wrongAt  time.Time
 
 	here    bool
 	left    time.Time // when the volume has left this host; zero: it is here
@@ -166,6 +167,7 @@ func (e *scheduled) read(attrs map[string]string) {
 	}
 	e.tags = tags
 	e.schedule, e.keep, e.wrong = options.ScheduleOf(attrs)
+	e.wrongAt = time.Now()
 }
 
 // begin runs do for a volume that is marked as busy, as soon as there is room.
@@ -409,7 +411,7 @@ func (s *schedules) problems() []Problem {
 		p := Problem{Kind: ProblemSnapshot, Volume: e.v.name, ID: e.id, Since: e.failing.since}
 		switch {
 		case e.wrong != nil:
-			p.Since, p.Text, p.WayOut = s.m.started, e.wrong.Error(), "correct the tag, or take it away"
+			p.Since, p.Text, p.WayOut = e.wrongAt, e.wrong.Error(), "correct the tag, or take it away"
 		case e.failing.times > 1 || e.failing.times == 1 && time.Since(e.failing.since) > s.m.timing.Stuck:
 			p.Text, p.WayOut = e.failing.err.Error(), "it is tried again by itself, at the latest at "+timeText(e.again)+"; see docs/schedules.md"
 		default:

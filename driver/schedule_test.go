@@ -39,19 +39,37 @@ func (c *handClock) to(t time.Time) {
 
 func (c *handClock) add(d time.Duration) { c.to(c.now().Add(d)) }
 
-// newScheduleRig is a rig whose schedules go by a clock of its own. It begins a minute before a full hour; the hour before that is older than any
-// volume of the test.
-func newScheduleRig(t *testing.T, change ...func(*rig)) (*rig, *handClock) {
+// next and last are times of a schedule around what the clock shows.
+func (c *handClock) next(t *testing.T, schedule string) time.Time {
+	return hourly(t, schedule).Next(c.now())
+}
+func (c *handClock) last(t *testing.T, schedule string) time.Time {
+	return hourly(t, schedule).Last(c.now())
+}
+
+func hourly(t *testing.T, schedule string) options.Schedule {
+	t.Helper()
+	s, err := options.ParseSchedule(schedule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// newScheduleRig is a rig whose schedules go by a clock of its own, with a schedule of every hour whose next time is a minute away. The time before
+// that is older than any volume of the test.
+func newScheduleRig(t *testing.T, change ...func(*rig)) (r *rig, clock *handClock, schedule string) {
 	t.Helper()
 	t.Parallel()
-	r := newMachine(t, func(t *Timing) { t.Slots, t.Stuck = 10*time.Millisecond, 20*time.Millisecond })
+	r = newMachine(t, func(t *Timing) { t.Slots, t.Stuck, t.Purge = 10*time.Millisecond, 20*time.Millisecond, time.Hour })
 	for _, c := range change {
 		c(r)
 	}
 	r.oftenSnapshots()
-	clock := &handClock{at: time.Now().UTC().Truncate(time.Hour).Add(59 * time.Minute)}
+	began := time.Now().UTC().Truncate(time.Minute)
+	clock = &handClock{at: began.Add(59 * time.Minute)}
 	r.startWith(func(c *Config) { c.Now = clock.now })
-	return r, clock
+	return r, clock, fmt.Sprintf("%d * * * *", began.Minute())
 }
 
 // twinAt is twin with that clock.
@@ -116,13 +134,13 @@ func (r *rig) settled() {
 }
 
 func TestEachSlotHasOneSnapshotAndOldOnesOfTheScheduleAloneAreDeleted(t *testing.T) {
-	r, clock := newScheduleRig(t)
-	r.create("db", "snapshot-schedule", "@hourly", "snapshot-keep", "2")
+	r, clock, schedule := newScheduleRig(t)
+	r.create("db", "snapshot-schedule", schedule, "snapshot-keep", "2")
 	r.create("plain")
 	write(t, filepath.Join(r.mount("db", "c1"), "row"), "42")
 	r.mount("plain", "c1")
 	id := r.status("db")["id"].(string)
-	if st := r.status("db"); st["snapshotSchedule"] != "@hourly" || st["snapshotKeep"] != "2" {
+	if st := r.status("db"); st["snapshotSchedule"] != schedule || st["snapshotKeep"] != "2" {
 		t.Errorf("inspect shows %v", st)
 	}
 	if _, _, err := r.keep("db", cloud.SnapshotSpec{Description: "by hand"}); err != nil {
@@ -136,7 +154,7 @@ func TestEachSlotHasOneSnapshotAndOldOnesOfTheScheduleAloneAreDeleted(t *testing
 		t.Fatal(err)
 	}
 	foreign, err := by.CreateSnapshot(t.Context(), &ec2.CreateSnapshotInput{VolumeId: &id, TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeSnapshot,
-		Tags: tagsOf(map[string]string{"blockvol:cluster": "other", "blockvol:name": "db", "blockvol:schema": "1", "blockvol:slot": first.Add(-5 * time.Hour).Format(time.RFC3339), "blockvol:scheduled": "@hourly"})}}})
+		Tags: tagsOf(map[string]string{"blockvol:cluster": "other", "blockvol:name": "db", "blockvol:schema": "1", "blockvol:slot": first.Add(-5 * time.Hour).Format(time.RFC3339), "blockvol:scheduled": schedule})}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +171,7 @@ func TestEachSlotHasOneSnapshotAndOldOnesOfTheScheduleAloneAreDeleted(t *testing
 	clock.to(first)
 	r.keeps("db", first)
 	for _, s := range r.snapshots() {
-		if s.Slot == first.Format(time.RFC3339) && (s.Attrs["consistency"] != "frozen" || s.Attrs["scheduled"] != "@hourly" || s.VolumeID != id || s.Attrs["fstype"] != "ext4") {
+		if s.Slot == first.Format(time.RFC3339) && (s.Attrs["consistency"] != "frozen" || s.Attrs["scheduled"] != schedule || s.VolumeID != id || s.Attrs["fstype"] != "ext4") {
 			t.Errorf("the snapshot is %+v", s)
 		}
 	}
@@ -207,8 +225,8 @@ func tagsOf(tags map[string]string) (out []types.Tag) {
 }
 
 func TestMissedSlotsAreCaughtUpOnceAndClocksThatJumpDoNoHarm(t *testing.T) {
-	r, clock := newScheduleRig(t)
-	r.create("db", "snapshot-schedule", "@hourly", "snapshot-keep", "30d")
+	r, clock, schedule := newScheduleRig(t)
+	r.create("db", "snapshot-schedule", schedule, "snapshot-keep", "30d")
 	r.mount("db", "c1")
 	first := clock.now().Add(time.Minute)
 	r.settled()
@@ -230,9 +248,9 @@ func TestMissedSlotsAreCaughtUpOnceAndClocksThatJumpDoNoHarm(t *testing.T) {
 // The volume is used for a while and then not: what was written is kept by the next slot, and then nothing more is made. The next host that
 // gets it catches up the slot that nobody has made.
 func TestAVolumeThatNobodyHasGetsOneMoreSnapshotAndAnotherHostCatchesUp(t *testing.T) {
-	r, clock := newScheduleRig(t)
+	r, clock, schedule := newScheduleRig(t)
 	two := r.twinAt(clock)
-	r.create("db", "snapshot-schedule", "@hourly")
+	r.create("db", "snapshot-schedule", schedule)
 	first := clock.now().Add(time.Minute)
 	write(t, filepath.Join(r.mount("db", "c1"), "row"), "42")
 	r.settled()
@@ -292,11 +310,11 @@ func (c stuckAnswer) CreateSnapshot(ctx context.Context, spec cloud.SnapshotSpec
 }
 
 func TestACrashBetweenASnapshotAndItsAnswerMakesNoSecondOne(t *testing.T) {
-	r, clock := newScheduleRig(t)
+	r, clock, schedule := newScheduleRig(t)
 	r.stop()
 	done := make(chan struct{})
 	r.startWith(func(c *Config) { c.Now, c.Cloud = clock.now, stuckAnswer{c.Cloud, done} })
-	r.create("db", "snapshot-schedule", "@hourly")
+	r.create("db", "snapshot-schedule", schedule)
 	path := r.mount("db", "c1")
 	r.settled()
 	slot := clock.now().Add(time.Minute)
@@ -317,8 +335,8 @@ func TestACrashBetweenASnapshotAndItsAnswerMakesNoSecondOne(t *testing.T) {
 }
 
 func TestOfTwoSnapshotsOfOneSlotTheFirstIsKept(t *testing.T) {
-	r, clock := newScheduleRig(t)
-	r.create("db", "snapshot-schedule", "@hourly")
+	r, clock, schedule := newScheduleRig(t)
+	r.create("db", "snapshot-schedule", schedule)
 	r.mount("db", "c1")
 	slot := clock.now().Add(time.Minute)
 	clock.to(slot)
@@ -327,7 +345,7 @@ func TestOfTwoSnapshotsOfOneSlotTheFirstIsKept(t *testing.T) {
 	first := r.snapshots()[0]
 	id := r.status("db")["id"].(string)
 	if _, err := r.person().CreateSnapshot(t.Context(), &ec2.CreateSnapshotInput{VolumeId: &id, TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeSnapshot,
-		Tags: tagsOf(map[string]string{"blockvol:cluster": r.settings.Cluster, "blockvol:name": "db", "blockvol:schema": "1", "blockvol:slot": first.Slot, "blockvol:scheduled": "@hourly"})}}}); err != nil {
+		Tags: tagsOf(map[string]string{"blockvol:cluster": r.settings.Cluster, "blockvol:name": "db", "blockvol:schema": "1", "blockvol:slot": first.Slot, "blockvol:scheduled": schedule})}}}); err != nil {
 		t.Fatal(err)
 	}
 	r.keeps("db", slot, slot)
@@ -339,9 +357,9 @@ func TestOfTwoSnapshotsOfOneSlotTheFirstIsKept(t *testing.T) {
 }
 
 func TestAVolumeWhoseSnapshotsFailIsToldOfAndStopsNoOther(t *testing.T) {
-	r, clock := newScheduleRig(t, func(r *rig) { r.ebs.Attempt, r.ebs.MaxBackoff = time.Second, 100*time.Millisecond })
+	r, clock, schedule := newScheduleRig(t, func(r *rig) { r.ebs.Attempt, r.ebs.MaxBackoff = time.Second, 100*time.Millisecond })
 	for _, name := range []string{"ill", "well"} {
-		r.create(name, "snapshot-schedule", "@hourly", "snapshot-keep", "1")
+		r.create(name, "snapshot-schedule", schedule, "snapshot-keep", "1")
 		r.mount(name, "c1")
 	}
 	r.settled()
@@ -350,7 +368,7 @@ func TestAVolumeWhoseSnapshotsFailIsToldOfAndStopsNoOther(t *testing.T) {
 		{Kind: "error", Action: "CreateSnapshot", Code: "UnauthorizedOperation", Status: 403},
 		{Kind: "error", Action: "CreateSnapshot", Code: "SnapshotLimitExceeded"},
 	} {
-		slot := clock.now().Truncate(time.Hour).Add(time.Hour)
+		slot := clock.next(t, schedule)
 		f.Volume, f.Times = id, -1
 		if err := r.sim.Inject(f); err != nil {
 			t.Fatal(err)
@@ -359,7 +377,7 @@ func TestAVolumeWhoseSnapshotsFailIsToldOfAndStopsNoOther(t *testing.T) {
 		r.keepsLast("well", slot)
 		r.shows(ProblemSnapshot, "ill", slot.Format(time.RFC3339), "tried again", "docs/schedules.md")
 		e, err := r.manager.explain(t.Context(), HolderRequest{Volume: "ill"}, nil)
-		if told := fmt.Sprint(e.Facts, e.Follows, e.WaysOut); err != nil || !strings.Contains(told, "by schedule @hourly") || !strings.Contains(told, "the snapshot for "+slot.Format(time.RFC3339)) {
+		if told := fmt.Sprint(e.Facts, e.Follows, e.WaysOut); err != nil || !strings.Contains(told, "by schedule "+schedule) || !strings.Contains(told, "the snapshot for "+slot.Format(time.RFC3339)) {
 			t.Errorf("explain tells %s, %v", told, err)
 		}
 		if st := r.status("ill"); !strings.Contains(fmt.Sprint(st["snapshotError"]), slot.Format(time.RFC3339)) {
@@ -374,7 +392,7 @@ func TestAVolumeWhoseSnapshotsFailIsToldOfAndStopsNoOther(t *testing.T) {
 	r.settled()
 
 	// EC2 accepts it and cannot complete it: it is made again, and a person hears of it when that does not help.
-	slot := clock.now().Truncate(time.Hour).Add(time.Hour)
+	slot := clock.next(t, schedule)
 	if err := r.sim.Inject(ec2sim.Fault{Kind: "snapshot-failed", Volume: id, Times: -1}); err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +422,7 @@ func TestAVolumeWhoseSnapshotsFailIsToldOfAndStopsNoOther(t *testing.T) {
 	}
 	for range 2 {
 		clock.add(time.Hour)
-		r.keepsLast("ill", clock.now().Truncate(time.Hour))
+		r.keepsLast("ill", clock.last(t, schedule))
 		r.settled()
 	}
 	r.shows(ProblemSnapshot, "ill", "old snapshots are not deleted")
@@ -414,14 +432,14 @@ func TestAVolumeWhoseSnapshotsFailIsToldOfAndStopsNoOther(t *testing.T) {
 }
 
 func TestASchedulesTagsAreFollowedWhoeverSetsThem(t *testing.T) {
-	r, clock := newScheduleRig(t, func(r *rig) { r.timing.Tags = 50 * time.Millisecond })
+	r, clock, schedule := newScheduleRig(t, func(r *rig) { r.timing.Tags = 50 * time.Millisecond })
 	r.create("db")
 	r.mount("db", "c1")
 	id := r.status("db")["id"].(string)
 	r.settled()
 	r.tag(id, "blockvol:snapshot-schedule", "* * * * *") // by another host, or by a person
 	r.shows(ProblemSnapshot, "db", "blockvol:snapshot-schedule", "at least 15 minutes", "correct the tag")
-	r.tag(id, "blockvol:snapshot-schedule", "@hourly")
+	r.tag(id, "blockvol:snapshot-schedule", schedule)
 	r.heals()
 	slot := clock.now().Add(time.Minute)
 	clock.to(slot)
