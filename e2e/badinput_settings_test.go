@@ -8,7 +8,7 @@ import (
 
 // plain are settings with which the plugin works; an empty value is like none.
 var plain = []string{"BACKEND=sim", "CLUSTER=", "DEFAULT_OPTIONS=", "PROFILES=", "MAX_SIZE=", "DETACH_GRACE=", "DELETE_DELAY=0", "INSTANCE_ID=", "AVAILABILITY_ZONE=", "LOG_LEVEL=debug", "LOG_FORMAT=",
-	"AWS_ENDPOINT_URL=", "AWS_EC2_METADATA_SERVICE_ENDPOINT=", "AWS_REGION="}
+	"METRICS_ADDR=", "AWS_ENDPOINT_URL=", "AWS_EC2_METADATA_SERVICE_ENDPOINT=", "AWS_REGION="}
 
 func TestAWrongSettingIsToldAtEveryRequestAndThePluginEnablesAllTheSame(t *testing.T) {
 	t.Parallel()
@@ -42,7 +42,7 @@ func TestAWrongSettingIsToldAtEveryRequestAndThePluginEnablesAllTheSame(t *testi
 			e.everyRequestSays(t, wrong.words)
 		})
 	}
-	p.Restart(t, plain...)
+	p.servesMetricsOverTCP(t)
 	v := e.NewVolume(t, "size=1GiB")
 	e.Busybox(t, []string{"--mount", e.on(v, "/data")}, "echo the settings are right again >/data/file")
 }
