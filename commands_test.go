@@ -27,6 +27,7 @@ var notRun = []struct{ command, why string }{
 	{`^for v in .*xargs -r docker stop$|^blockvol drain -y --timeout`, "ends containers of other tests: TestThePersonOnCallMovesVolumesAndDrainsAHost"},
 	{`^(blockvol adopt|docker volume create -d blockvol -o (volume-id|selector)=)`, "needs a volume that exists: TestVolumesThatExistAreTakenOverWithTheirData"},
 	{`^blockvol undelete `, "needs a volume that was removed: TestARemovedVolumeIsBroughtBackAsItWas"},
+	{`-o snapshot-id=snap-`, "needs a snapshot that exists: TestAVolumeOfAForeignSnapshotIsUsedAsItIs"},
 	{`^docker volume create .*-o reclaim=retain`, "leaves an EBS volume: TestARemovedVolumeThatIsKeptIsGoneForDockerAndThereForItsOwner"},
 	{`^(docker )?blockvol update `, "EC2 takes the next modification of a volume only when the last one is completed: TestAVolumeGrowsUnderItsContainerAndIsChangedByItsOptions"},
 	{`^blockvol profile |^docker volume create .*-o profile=|create -d blockvol -o size=50GiB cache$`, "changes the profiles of the other tests: TestAProfileIsChosenByNameAndChangedWhileThePluginRuns"},

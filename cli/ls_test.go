@@ -212,6 +212,14 @@ func (c cloudOf) List(context.Context) ([]cloud.Volume, error) {
 	return c, nil
 }
 
+// Snapshots has one of each volume.
+func (c cloudOf) Snapshots(context.Context, string) (all []cloud.Snapshot, err error) {
+	for _, v := range c {
+		all = append(all, cloud.Snapshot{ID: "snap-of-" + v.ID, VolumeID: v.ID, Volume: v.Name, State: cloud.SnapshotCompleted})
+	}
+	return all, nil
+}
+
 func TestWithoutAPluginTheCloudIsAskedAndThatIsSaid(t *testing.T) {
 	asked := ""
 	world := cloudOf{

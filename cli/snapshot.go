@@ -19,9 +19,9 @@ its volume is gone.`
 func snapshotCommand(s *shared) *cobra.Command {
 	cmd := &cobra.Command{Use: "snapshot", Short: "Make, list and delete snapshots of volumes, and restore them to new volumes", Long: snapshotLong, Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("say what to do with snapshots: create, ls or rm; see blockvol snapshot --help")
+			return usagef("say what to do with snapshots: create, ls, rm or restore; see blockvol snapshot --help")
 		}}
-	cmd.AddCommand(snapshotCreate(s), snapshotLs(s), snapshotRm(s))
+	cmd.AddCommand(snapshotCreate(s), snapshotLs(s), snapshotRm(s), snapshotRestore(s))
 	return cmd
 }
 
@@ -148,6 +148,8 @@ A template can use every field that --format json shows, with a capital letter (
 
 func snapshotLs(s *shared) *cobra.Command {
 	cmd := &cobra.Command{Use: "ls [VOLUME]", Short: "List the snapshots of the cluster, or of one volume", Long: snapshotLsLong, Args: cobra.MaximumNArgs(1)}
+	from := source{shared: s}
+	from.flags(cmd)
 	l := listing{columns: snapshotColumns, sample: listedSnapshot{}}
 	l.flags(cmd)
 	given := cmd.Flags().StringArrayP("filter", "f", nil, "show only snapshots that fit: id=ID, volume=NAME or ID, status=WORD, consistency=WORD, scheduled=true (made by a schedule) or false, tag=KEY or tag=KEY=VALUE; may be given many times")
@@ -161,16 +163,8 @@ func snapshotLs(s *shared) *cobra.Command {
 		if err := l.check(); err != nil {
 			return err
 		}
-		var req driver.SnapshotsRequest
-		if len(args) > 0 {
-			req.Volume = args[0]
-		}
-		plugin, err := s.plugin(cmd)
+		rows, err := from.snapshots(cmd, strings.Join(args, ""))
 		if err != nil {
-			return err
-		}
-		var rows driver.SnapshotRows
-		if err := plugin.ask(cmd.Context(), "Snapshots", req, &rows); err != nil {
 			return err
 		}
 		var show []any

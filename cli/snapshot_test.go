@@ -129,6 +129,22 @@ func TestSnapshotsAreDeletedOnlyAfterAYes(t *testing.T) {
 	}
 }
 
+func TestSnapshotsAreListedFromAnyMachineWithCredentials(t *testing.T) {
+	world := cloudOf{{ID: "vol-1", Name: "pgdata"}, {ID: "vol-2", Name: "wal"}}
+	cfg := Config{Version: "1", sockets: t.TempDir(), Cloud: func(string) (Lister, error) { return world, nil }}
+	for args, want := range map[string]string{
+		"":       "snap-of-vol-1 pgdata completed\nsnap-of-vol-2 wal completed\n",
+		" wal":   "snap-of-vol-2 wal completed\n",
+		" vol-1": "snap-of-vol-1 pgdata completed\n",
+		" gone":  "",
+	} {
+		r := runWith(t, cfg, append(strings.Fields("snapshot ls --cluster prod"+args), "--format", "{{.ID}} {{.Volume}} {{.Status}}")...)
+		if r.code != ExitDone || r.out != want || !strings.Contains(r.errout, "the snapshots of the cluster prod") {
+			t.Errorf("%q: %+v", args, r)
+		}
+	}
+}
+
 func TestASnapshotThatIsMadeIsToldByItsID(t *testing.T) {
 	socket := answers(t, map[string]any{"CreateSnapshot": kept().Snapshots[1]})
 	if r := runWith(t, Config{Version: "1"}, "snapshot", "create", "--socket", socket, "pgdata", "--tag", "a=b", "--wait"); r.code != ExitDone || r.out != "snap-2\n" {
@@ -139,6 +155,20 @@ func TestASnapshotThatIsMadeIsToldByItsID(t *testing.T) {
 	}
 	for _, args := range []string{"create", "create a b", "create pgdata --tag x", "create pgdata --tag x=1 --tag x=2", "create pgdata --format yaml"} {
 		if r := runWith(t, Config{Version: "1"}, append(strings.Fields("snapshot "+args), "--socket", socket)...); r.code != ExitUsage {
+			t.Errorf("%s: %+v", args, r)
+		}
+	}
+}
+
+func TestAVolumeThatIsMadeOfAnotherIsToldByItsID(t *testing.T) {
+	socket := answers(t, map[string]any{"Copy": driver.VolumeRow{Name: "copy", ID: "vol-7"}})
+	for _, args := range []string{"snapshot restore snap-1 copy", "snapshot restore latest:pgdata copy -o size=200", "clone pgdata copy -o type=io2 -o iops=5000"} {
+		if r := runWith(t, Config{Version: "1"}, append(strings.Fields(args), "--socket", socket)...); r.code != ExitDone || r.out != "vol-7 is the volume copy\n" {
+			t.Errorf("%s: %+v", args, r)
+		}
+	}
+	for _, args := range []string{"snapshot restore snap-1", "clone pgdata", "clone pgdata copy more", "clone pgdata copy -o size", "clone pgdata copy -o size=1 -o size=2", "clone pgdata copy --format yaml"} {
+		if r := runWith(t, Config{Version: "1"}, append(strings.Fields(args), "--socket", socket)...); r.code != ExitUsage {
 			t.Errorf("%s: %+v", args, r)
 		}
 	}

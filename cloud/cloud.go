@@ -277,6 +277,10 @@ type Spec struct {
 	Zone       string
 	Attrs      map[string]string
 	Tags       map[string]string
+
+	// Taken, if not nil, is called once the data are those of a moment that has passed: what is written to SourceID from then on is not in the copy.
+	// It is not called if that never came.
+	Taken func()
 }
 
 // Retag is a change of what is written on a volume.

@@ -17,6 +17,9 @@ type Snapshotter interface {
 	// SnapshotByID returns the cluster's snapshot with that ID, or ErrNotFound.
 	SnapshotByID(ctx context.Context, id string) (Snapshot, error)
 
+	// AnySnapshot returns a snapshot of any owner that volumes can be made of, also of another cluster, or ErrNotFound.
+	AnySnapshot(ctx context.Context, id string) (Snapshot, error)
+
 	// Snapshots returns the cluster's snapshots, in no order: all, or those of one volume, by ID, which may be gone.
 	Snapshots(ctx context.Context, volumeID string) ([]Snapshot, error)
 
@@ -49,6 +52,7 @@ const (
 // Snapshot is what the provider says of one snapshot.
 type Snapshot struct {
 	ID          string
+	Cluster     string // that it belongs to; empty: blockvol did not make it
 	VolumeID    string // of the volume that it was made of; may be gone
 	Volume      string // the Docker volume's name at that time
 	Slot        string // see SnapshotSpec

@@ -62,6 +62,7 @@ func (s *Server) verbs() map[string]verb {
 		"Snapshots":      takes(s.Manager.listSnapshots),
 		"CreateSnapshot": takes(s.Manager.createSnapshot),
 		"RemoveSnapshot": takes(s.Manager.removeSnapshot),
+		"Copy":           takes(s.Manager.copyFor),
 
 		"Profiles":      takes(s.Manager.listProfiles),
 		"SetProfile":    takes(s.Manager.setProfile),

@@ -14,6 +14,11 @@ import (
 // Create makes the volume, or finds the one that has the name already. It is never rolled back: once the cloud has accepted it, another
 // host may have found and written to it.
 func (m *Manager) Create(ctx context.Context, name string, opts map[string]string) error {
+	return m.create(ctx, name, opts, quiet)
+}
+
+// create is Create, and tells what it waits for.
+func (m *Manager) create(ctx context.Context, name string, opts map[string]string, say Say) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
@@ -64,16 +69,26 @@ func (m *Manager) Create(ctx context.Context, name string, opts map[string]strin
 				return err
 			}
 		}
-		if most := m.cfg.Settings.MaxSizeGiB; most > 0 && o.SizeGiB > most {
+		spec, size := o.Spec(name, zone), o.SizeGiB
+		if o.Copies() {
+			if spec, size, err = m.copySpec(ctx, v, o, zone, say); err != nil {
+				return err
+			}
+		}
+		if most := m.cfg.Settings.MaxSizeGiB; most > 0 && size > most {
 			return fmt.Errorf("volume %q is not created: its size is %d GiB, and the setting MAX_SIZE of this host allows %d GiB at most; "+
-				"ask for less with size=%dGiB, or change the setting", name, o.SizeGiB, most, most)
+				"ask for less with size=%dGiB, or change the setting", name, size, most, most)
 		}
 		v.begin(phaseFree, "creating the volume")
 		defer v.rest(phaseFree)
 		// Whatever becomes of it, from here on the volume may exist.
 		v.set(func() { v.absentAt = time.Time{} })
 		m.step(StepCreate)
-		vol, err = m.cloud.Create(ctx, o.Spec(name, zone))
+		if spec.SourceID != "" {
+			vol, err = m.copyVolume(ctx, spec, say)
+		} else {
+			vol, err = m.cloud.Create(ctx, spec)
+		}
 		if err != nil {
 			return err
 		}

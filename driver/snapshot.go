@@ -50,7 +50,7 @@ func (m *Manager) snapshotVolume(ctx context.Context, v *record, vol cloud.Volum
 	} else if there, ok := inSlot(before, spec.Slot); ok {
 		return there, nil
 	}
-	if err := m.afterTheLast(ctx, before, say); err != nil {
+	if err := m.afterTheLast(ctx, v, before, say); err != nil {
 		return bad(err)
 	}
 	spec.VolumeID = vol.ID
@@ -58,6 +58,23 @@ func (m *Manager) snapshotVolume(ctx context.Context, v *record, vol cloud.Volum
 	maps.Copy(attrs, spec.Attrs)
 	spec.Attrs = attrs
 
+	s, err := m.takeSnapshot(ctx, v, vol, spec, say)
+	if errors.Is(err, cloud.ErrThrottled) {
+		// Another host has made one that is deleted by now, or the volume has as many pending ones as it may.
+		say("EC2 allows no snapshot of the volume yet; trying again in %s: %v", m.timing.Snapshots, err)
+		if err := m.pause(ctx, m.timing.Snapshots); err != nil {
+			return bad(err)
+		}
+		s, err = m.takeSnapshot(ctx, v, vol, spec, say)
+	}
+	return s, err
+}
+
+// takeSnapshot is snapshotVolume when all is known.
+func (m *Manager) takeSnapshot(ctx context.Context, v *record, vol cloud.Volume, spec cloud.SnapshotSpec, say Say) (cloud.Snapshot, error) {
+	bad := func(err error) (cloud.Snapshot, error) {
+		return cloud.Snapshot{}, fmt.Errorf("no snapshot of volume %q (%s) is made: %w", v.name, vol.ID, err)
+	}
 	state, err := m.holdStill(ctx, v, vol, say)
 	if err != nil {
 		return bad(err)
@@ -77,6 +94,7 @@ func (m *Manager) snapshotVolume(ctx context.Context, v *record, vol cloud.Volum
 	}
 	s, err := m.cloud.CreateSnapshot(asking, spec)
 	if err == nil {
+		v.set(func() { v.snapped = time.Now() })
 		m.step(StepSnapshotSent)
 	}
 	late := err != nil && asking.Err() != nil
@@ -112,8 +130,9 @@ func inSlot(all []cloud.Snapshot, slot string) (cloud.Snapshot, bool) {
 }
 
 // afterTheLast waits until EC2 allows the next snapshot of a volume: a filesystem must not stand still for that wait.
-func (m *Manager) afterTheLast(ctx context.Context, before []cloud.Snapshot, say Say) error {
+func (m *Manager) afterTheLast(ctx context.Context, v *record, before []cloud.Snapshot, say Say) error {
 	var wait time.Duration
+	v.set(func() { wait = m.timing.Snapshots - time.Since(v.snapped) }) // also of one that was deleted since
 	for _, s := range before {
 		// What is said to be in the future tells of clocks, not of a snapshot.
 		if age := time.Since(s.Started); age > -m.timing.Snapshots {

@@ -220,6 +220,30 @@ func TestASnapshotThatFailsLeavesTheFilesystemAsItWas(t *testing.T) {
 	}
 }
 
+// EC2 refuses a second snapshot of a volume for some seconds, also when the first one is deleted.
+func TestTheNextSnapshotIsWaitedForWhileNothingStandsStill(t *testing.T) {
+	r := newRig(t, func(t *Timing) { t.Snapshots = 3 * time.Second })
+	two := r.twin()
+	l := r.sim.Limits()
+	l.SnapshotSeconds = 2
+	r.sim.SetLimits(l)
+	r.create("db")
+	path := r.mount("db", "c1")
+	for n, by := range []*rig{r, r, two, r} {
+		var row SnapshotRow
+		a := by.askFor("CreateSnapshot", CreateSnapshotRequest{Volume: "db"}, &row)
+		if waited := strings.Contains(strings.Join(a.said, "\n"), "EC2 allows"); n == 0 && waited || n == 1 && !waited {
+			t.Errorf("snapshot %d: said was %q", n, a.said)
+		}
+		var gone RemoveSnapshotRequest
+		by.askFor("RemoveSnapshot", RemoveSnapshotRequest{ID: row.ID}, &gone)
+	}
+	if !freezes(t, path) {
+		t.Error("it is still frozen")
+	}
+	r.unmount("db", "c1")
+}
+
 func TestASlotIsFilledOnce(t *testing.T) {
 	r := newRig(t)
 	r.create("db")

@@ -76,14 +76,19 @@ func (m *Manager) listSnapshots(ctx context.Context, req SnapshotsRequest, _ Say
 	if err != nil {
 		return SnapshotRows{}, err
 	}
-	out := SnapshotRows{Cluster: m.cfg.Settings.Cluster, Instance: m.self().ID, Simulated: m.cfg.Simulated, Snapshots: []SnapshotRow{}}
+	return SnapshotRows{Cluster: m.cfg.Settings.Cluster, Instance: m.self().ID, Simulated: m.cfg.Simulated, Snapshots: CloudSnapshots(all, req.Volume)}, nil
+}
+
+// CloudSnapshots is what the verbs tell of the snapshots of a volume, by the name that it had or by its ID, or of all, the newest first.
+func CloudSnapshots(all []cloud.Snapshot, volume string) []SnapshotRow {
+	rows := []SnapshotRow{}
 	for _, s := range all {
-		if req.Volume == "" || s.Volume == req.Volume || s.VolumeID == req.Volume {
-			out.Snapshots = append(out.Snapshots, snapshotRow(s))
+		if volume == "" || s.Volume == volume || s.VolumeID == volume {
+			rows = append(rows, snapshotRow(s))
 		}
 	}
-	slices.SortFunc(out.Snapshots, func(a, b SnapshotRow) int { return cmp.Or(b.Started.Compare(a.Started), cmp.Compare(a.ID, b.ID)) })
-	return out, nil
+	slices.SortFunc(rows, func(a, b SnapshotRow) int { return cmp.Or(b.Started.Compare(a.Started), cmp.Compare(a.ID, b.ID)) })
+	return rows
 }
 
 // CreateSnapshotRequest asks for a snapshot of a volume.
@@ -155,7 +160,7 @@ func (m *Manager) awaitSnapshot(ctx context.Context, s cloud.Snapshot, say Say) 
 		if err := m.pause(ctx, pause); err != nil {
 			return s, fmt.Errorf("snapshot %s of volume %q is still pending (%d %%), goes on by itself, and can be used when it is completed: %w", s.ID, s.Volume, s.Progress, err)
 		}
-		now, err := m.cloud.SnapshotByID(ctx, s.ID)
+		now, err := m.cloud.AnySnapshot(ctx, s.ID)
 		switch {
 		case err == nil:
 			s = now

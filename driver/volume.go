@@ -58,6 +58,7 @@ type record struct {
 	holdUntil   time.Time // no unmount before: an answer may be on its way to a container
 	freeSince   time.Time
 	detachedAt  time.Time // when an attachment to this host was last known to have ended
+	snapped     time.Time // when the last snapshot was made from here
 	changing    int       // Creates and Removes in flight: left out of List, because dockerd holds the name's lock
 	looking     int       // Gets that wait for the cloud, likewise
 	timer       *time.Timer

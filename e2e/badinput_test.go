@@ -117,7 +117,7 @@ func wrongOptions(t *testing.T, e *Engine) {
 		{[]string{"troughput=10"}, []string{`"troughput"`, "unknown", "did you mean throughput?", "-o help"}},
 		{[]string{"zzz=1"}, []string{`"zzz"`, "unknown", "availability-zone", "-o help"}},
 		{[]string{"size=1", "Size_In_GiB=2"}, []string{"both size", "keep one"}},
-		{[]string{"snapshot-id=snap-1"}, []string{"snapshot-id", "new, empty volumes only"}},
+		{[]string{"snapshot-id=snap-1"}, []string{"snapshot-id", "snap-1", "latest:NAME"}},
 		{[]string{"device=/dev/sda", "o=bind"}, []string{"local driver", "-d local"}},
 		// Values.
 		{[]string{"size=big"}, []string{"size", `"big"`, "100GiB"}},

@@ -29,6 +29,9 @@ func (c *Client) ask(ctx context.Context, ec2api api, spec cloud.Spec, n int) (i
 	var made types.Volume
 	for _, made = range out.Volumes {
 	}
+	if spec.Taken != nil {
+		spec.Taken()
+	}
 	if aws.ToString(made.VolumeId) == "" {
 		return "", "", false, cloud.Errorf(cloud.ErrUnavailable, "EC2 copied volume %s and did not tell the ID of the copy; try again, it finds the same copy", spec.SourceID)
 	}
@@ -86,6 +89,9 @@ func (c *Client) cloneBySnapshot(ctx context.Context, spec cloud.Spec, source cl
 	way, err := c.wayOver(ctx, spec, source)
 	if err != nil {
 		return cloud.Volume{}, err
+	}
+	if spec.Taken != nil {
+		spec.Taken()
 	}
 	var v cloud.Volume
 	if err = c.waitSnapshot(ctx, way.ID); err == nil {

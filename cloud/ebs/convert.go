@@ -90,7 +90,7 @@ func readTags(cluster string, tags []types.Tag) (t sortedTags) {
 		key, value := aws.ToString(tag.Key), aws.ToString(tag.Value)
 		switch attr, blockvol := strings.CutPrefix(key, prefix); {
 		case key == tagCluster:
-			t.ours = value == cluster
+			t.cluster, t.ours = value, value == cluster
 		case key == tagName:
 			t.name = value
 		case key == tagSlot:
@@ -114,6 +114,7 @@ func readTags(cluster string, tags []types.Tag) (t sortedTags) {
 // sortedTags is what the tags of a volume or a snapshot say.
 type sortedTags struct {
 	ours          bool // of the cluster
+	cluster       string
 	name, slot    string
 	newer         string // the schema, if this version does not know it
 	attrs, others map[string]string

@@ -175,6 +175,43 @@ func noSnapshot(id string) error {
 	return cloud.Errorf(cloud.ErrNotFound, "snapshot %s does not exist in this cluster", id)
 }
 
+// AnySnapshot returns a snapshot that the account may use.
+func (c *Client) AnySnapshot(ctx context.Context, id string) (cloud.Snapshot, error) {
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	s, err := c.lookAnySnapshot(ctx, id)
+	if err != nil {
+		return cloud.Snapshot{}, c.explain("look up snapshot "+id, ref{}, err)
+	}
+	return s, nil
+}
+
+func (c *Client) lookAnySnapshot(ctx context.Context, id string) (cloud.Snapshot, error) {
+	if !snapshotID.MatchString(id) {
+		return cloud.Snapshot{}, cloud.Errorf(cloud.ErrInvalid, "%q is no snapshot ID; they look like snap-0123456789abcdef0", id)
+	}
+	ec2api, err := c.getAPI(ctx)
+	if err != nil {
+		return cloud.Snapshot{}, err
+	}
+	missing := cloud.Errorf(cloud.ErrNotFound, "there is no snapshot %s in this region that this account may use", id)
+	// By its ID, because a filter would be held against all public snapshots.
+	out, err := invoke(ctx, c, "DescribeSnapshots", ec2api.DescribeSnapshots, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{id}})
+	if hasCode(err, "InvalidSnapshot.NotFound") {
+		return cloud.Snapshot{}, missing
+	}
+	if err != nil {
+		return cloud.Snapshot{}, err
+	}
+	for _, raw := range out.Snapshots {
+		if aws.ToString(raw.SnapshotId) == id {
+			s, _ := toSnapshot(c.cfg.Cluster, raw)
+			return s, nil
+		}
+	}
+	return cloud.Snapshot{}, missing
+}
+
 // Snapshots returns the cluster's snapshots, of one volume or all.
 func (c *Client) Snapshots(ctx context.Context, volumeID string) ([]cloud.Snapshot, error) {
 	ctx, cancel := c.bound(ctx)
@@ -238,7 +275,7 @@ func toSnapshot(cluster string, raw types.Snapshot) (s cloud.Snapshot, ours bool
 	}
 	s.Progress, _ = strconv.Atoi(strings.TrimSuffix(aws.ToString(raw.Progress), "%")) // EC2 leaves it out at times
 	t := readTags(cluster, raw.Tags)
-	s.Volume, s.Slot, s.Attrs, s.Tags = t.name, t.slot, t.attrs, t.others
+	s.Cluster, s.Volume, s.Slot, s.Attrs, s.Tags = t.cluster, t.name, t.slot, t.attrs, t.others
 	if t.newer != "" {
 		s.Newer = cloud.Errorf(cloud.ErrState, "snapshot %s of volume %q was made by a newer blockvol: its tag %s is %s, and this version knows %s; "+
 			"it is not changed here until you upgrade the plugin on this host", s.ID, s.Volume, tagSchema, t.newer, schemaLatest)

@@ -201,6 +201,10 @@ func TestForeignSnapshotsAreInvisibleAndUntouchable(t *testing.T) {
 				t.Errorf("%s a foreign snapshot: %v", what, err)
 			}
 		}
+		// To make a volume of, they can be seen, with whose they are.
+		if s, err := c.AnySnapshot(timeout(t, time.Minute), *made.SnapshotId); err != nil || s.ID != *made.SnapshotId || s.SizeGiB != v.SizeGiB || s.Cluster != tags[tagCluster] {
+			t.Errorf("%v: %+v, %v", tags, s, err)
+		}
 		eventually(t, "it is completed", func() bool {
 			out, err := w.raw.DescribeSnapshots(timeout(t, time.Minute), &ec2.DescribeSnapshotsInput{SnapshotIds: []string{*made.SnapshotId}})
 			return err == nil && out.Snapshots[0].State == types.SnapshotStateCompleted
@@ -213,6 +217,11 @@ func TestForeignSnapshotsAreInvisibleAndUntouchable(t *testing.T) {
 	}
 	if n := w.count("DeleteSnapshot"); n != 0 {
 		t.Errorf("%d DeleteSnapshot calls", n)
+	}
+	for id, kind := range map[string]error{"snap-0123456789abcdef0": cloud.ErrNotFound, "vol-1": cloud.ErrInvalid} {
+		if _, err := c.AnySnapshot(timeout(t, time.Minute), id); !errors.Is(err, kind) || !strings.Contains(err.Error(), id) {
+			t.Errorf("%s: %v", id, err)
+		}
 	}
 	w.retag(mine.ID, tagSchema, "3")
 	err := c.DeleteSnapshot(timeout(t, time.Minute), mine.ID)
@@ -322,9 +331,15 @@ func TestAVolumeIsCopiedInOneStepOrByWayOfASnapshot(t *testing.T) {
 				w.inject(ec2sim.Fault{Kind: "error", Action: "CopyVolumes", Code: "InvalidAction", Times: -1})
 				calls = "CreateSnapshot"
 			}
-			made, err := c.Create(timeout(t, time.Minute), to)
+			taken := 0
+			first := to
+			first.Taken = func() { taken++ }
+			made, err := c.Create(timeout(t, time.Minute), first)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if taken == 0 {
+				t.Error("nobody was told that the moment of the copy has passed")
 			}
 			if made.SizeGiB != 2 || made.SnapshotID == "" || made.Name != "copy" || made.Zone != to.Zone || made.State != cloud.Available {
 				t.Errorf("%+v", made)

@@ -42,6 +42,12 @@ func (o Options) Differences(v cloud.Volume) []string {
 	if have := v.Attrs[nameSelector]; o.Selector != nil && !(o.OrCreate && have == "") {
 		text(nameSelector, have, joinSelector(o.Selector))
 	}
+	if want := o.snapshotText(); want != v.SnapshotID {
+		text(nameSnapshot, v.Attrs[nameSnapshot], want)
+	}
+	if o.From != v.SnapshotID {
+		text(nameFrom, v.Attrs[nameFrom], o.From)
+	}
 	all = append(all, o.unfit(v)...)
 	if slices.ContainsFunc(layoutNames, func(n string) bool { return o.given[n] }) {
 		have, err := FromAttrs(v.Attrs)

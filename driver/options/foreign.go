@@ -12,8 +12,7 @@ var foreign = []struct {
 	text  string
 }{
 	{[]string{"o", "device", "addr"}, "it is an option of Docker's local driver: for that, create the volume with -d local"},
-	{[]string{"snapshot-id", "snapshot", "snapshot-name", "from-snapshot", "from", "source", "restore-from", "clone", "clone-of", "backup"},
-		"blockvol makes new, empty volumes only, not ones from snapshots or other volumes"},
+	{[]string{"snapshot-name", "backup"}, "write snapshot-id=snap-... or snapshot-id=latest:NAME for the data of a snapshot, from=NAME for those of a volume"},
 	{[]string{"import"}, "write volume-id=vol-... to use an EBS volume that exists"},
 	{[]string{"name", "volume-name", "volume"}, "the name is the last argument of docker volume create"},
 	{[]string{"delete-on-remove", "delete-on-termination", "remove-on-delete", "retain", "keep", "termination-policy", "preserve"},
@@ -31,7 +30,7 @@ var foreign = []struct {
 	{[]string{"block-size", "inode-size", "bytes-per-inode", "number-of-inodes", "ext4-bigalloc", "ext4-cluster-size", "ext4-encryption-support"},
 		"it is not supported: write mkfs-options, such as mkfs-options=\"-O bigalloc -C 65536\""},
 	{[]string{"overwrite-fs", "force", "format", "preempt"}, "blockvol never overwrites what is on a volume and takes none away from a running host"},
-	{[]string{"volume-initialization-rate", "block-attach-until-initialized", "fast-snapshot-restore"}, "it is about snapshots, and blockvol makes empty volumes"},
+	{[]string{"volume-initialization-rate", "block-attach-until-initialized", "fast-snapshot-restore"}, "it is not supported: EBS fetches the data of a snapshot as they are read"},
 	{[]string{"outpost-arn"}, "volumes on Outposts are not supported"},
 	{[]string{"region"}, "volumes are made in the region of the host; it cannot be chosen for one volume"},
 	{[]string{"aws-profile", "access-key", "secret-key", "endpoint", "role-arn"}, "it is a setting of the plugin, not of a volume: see docker plugin set"},

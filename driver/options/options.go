@@ -31,6 +31,9 @@ type Options struct {
 	VolumeID     string            // of an existing volume to adopt; empty: none
 	Selector     map[string]string // tags of an existing volume to claim; nil: none
 	OrCreate     bool              // make a volume if the selector finds none
+	SnapshotID   string            // to make the volume of; empty: none
+	LatestOf     string            // a volume whose latest snapshot to make the volume of; empty: none
+	From         string            // a volume to make a copy of, by name or ID; empty: none
 	Zone         string            // empty: the host's
 	Tags         map[string]string
 

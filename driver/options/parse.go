@@ -52,7 +52,9 @@ func Resolve(request, defaults map[string]string, profiles Profiles) (Options, e
 	problems = append(problems, more...)
 	problems = append(problems, o.forAdoption()...)
 	problems = append(problems, o.forSchedule(broken)...)
-	broken["size"] = broken["size"] || o.Adopts() // the limits are those of new volumes
+	problems = append(problems, o.forCopy()...)
+	broken["size"] = broken["size"] || o.Adopts() || o.Copies() // the limits are those of new volumes, or depend on what is copied
+	broken["mount-options"] = broken["mount-options"] || o.Copies()
 	problems = append(problems, o.check(broken, func(names ...string) string { return origins(entries, names) })...)
 	if len(problems) > 0 {
 		e := &Error{Problems: problems}

@@ -82,6 +82,7 @@ var valid = map[string]struct {
 	"tag.KEY": {value: "v"}, "fencing": {value: "never"}, "profile": {value: "none"}, "reclaim": {value: "Retain"}, "volume-id": {value: "vol-0123456789abcdef0"},
 	"selector": {value: "team=db"}, "selector-fallback": {value: "create", with: m{"selector": "team=db"}}, "access-mode": {value: "RWO"},
 	"snapshot-schedule": {value: "@daily"}, "snapshot-keep": {value: "7d", with: m{"snapshot-schedule": "@daily"}},
+	"snapshot-id": {value: "latest:db"}, "from": {value: "db"},
 }
 
 func TestEveryAliasMeansItsOptionInEveryWritingOfIt(t *testing.T) {
@@ -255,7 +256,7 @@ func TestMisspeltOptionsGetTheNearestMatch(t *testing.T) {
 func TestOptionsOfOthersAreRefusedWithWhatToDo(t *testing.T) {
 	for _, c := range []struct{ key, value, part string }{
 		{"o", "addr=1.2.3.4", "-d local"}, {"device", ":/x", "-d local"},
-		{"snapshotID", "snap-1", "empty volumes only"}, {"snapshot-id", "snap-1", "empty volumes only"}, {"from", "x", "empty volumes only"},
+		{"snapshot-name", "snap-1", "snapshot-id=latest:NAME"}, {"backup", "x", "from=NAME"},
 		{"import", "vol-1", "volume-id=vol-"}, {"delete-on-remove", "true", "reclaim=retain"}, {"deleteOnTermination", "true", "reclaim=retain"},
 		{"keep", "", "reclaim=retain"}, {"backing", "relocatable", "leave it out"}, {"backing", "shared", "not supported"},
 		{"multi-attach", "true", "one host at a time"}, {"aws-profile", "x", "docker plugin set"}, {"iopsPerGB", "50", "iops=N"}, {"blockSize", "4096", "mkfs-options"},

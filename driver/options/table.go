@@ -37,6 +37,8 @@ const (
 	nameVolumeID = "volume-id"
 	nameSelector = "selector"
 	nameFallback = "selector-fallback"
+	nameSnapshot = "snapshot-id"
+	nameFrom     = "from"
 	tagPrefix    = "tag."
 	// tagName is how the row of tags is called in the table.
 	tagName = "tag.KEY"
@@ -186,6 +188,19 @@ var table = []Option{
 		fixed:   fixedChoice,
 		Aliases: []string{"selector-else"},
 		Doc:     "What to do when the selector finds no volume: create makes a new one. Otherwise that is an error.",
+	},
+	{
+		Name: nameSnapshot, Values: "snap-0123456789abcdef0, latest:NAME", set: setSnapshot, perVolume: "which data a volume begins with is said for each",
+		fixed:   fixedChoice,
+		Aliases: []string{"snapshot", "from-snapshot", "restore-from"},
+		Doc: "Makes the volume of a snapshot, with its data: of the one with that ID, or of the latest that blockvol made of the volume NAME, which may be gone. The volume is never formatted, " +
+			"and has the snapshot's size unless size asks for more. Filesystem, folder, owner and mount options are those of the volume that the snapshot was made of, unless they are given (docs/snapshots.md).",
+	},
+	{
+		Name: nameFrom, Values: "NAME, vol-0123456789abcdef0", set: setFrom, perVolume: "which data a volume begins with is said for each",
+		fixed:   fixedChoice,
+		Aliases: []string{"source", "clone", "clone-of", "source-volume"},
+		Doc:     "Makes the volume a copy of another one of the cluster, as that is at this moment, with all that is said of snapshot-id. What is mounted on this host stands still for that moment.",
 	},
 	{
 		Name: "availability-zone", Values: "eu-central-1a", set: setZone,

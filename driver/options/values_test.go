@@ -242,7 +242,7 @@ func TestAWrongDefaultIsNamed(t *testing.T) {
 	for s, parts := range map[string][]string{
 		"size=50 szie=60": {`entry "szie=60"`, "did you mean size"}, "size=ten": {`entry "size=ten"`, "not a size"}, "size": {`entry "size"`, "key=value"},
 		"mkfs-options=-O bigalloc": {`entry "bigalloc"`}, "size=1 capacity=2": {`entry "capacity=2"`, "already", `"1"`}, "help": {`entry "help"`}, `size="1`: {"quote"},
-		"snapshot-id=x": {`entry "snapshot-id=x"`, "empty volumes"}, "tag.Name=x": {`entry "tag.Name=x"`}, "=x": {`entry "=x"`}, "uid=": {`entry "uid="`, "no value"},
+		"backup=x": {`entry "backup=x"`, "snapshot-id="}, "tag.Name=x": {`entry "tag.Name=x"`}, "=x": {`entry "=x"`}, "uid=": {`entry "uid="`, "no value"},
 	} {
 		got, err := ParseDefaults(s)
 		if err == nil {
