@@ -39,6 +39,8 @@ func (u undeletable) Removed() string {
 // Gone is in how long it is deleted for good.
 func (u undeletable) Gone() string {
 	switch {
+	case u.End == driver.EndSnapshot:
+		return "soon"
 	case u.Until == nil:
 		return "never"
 	case u.End == driver.EndRemoved && u.Left <= 0:

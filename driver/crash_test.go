@@ -87,7 +87,7 @@ func TestEveryStepHasARowOfItsOwn(t *testing.T) {
 		}
 		names[row.Name] = true
 		switch row.Of {
-		case "create", "mount", "format", "take", "stop", "unmount", "remove", "release", "retire", "purge", "adopt", "adopted", "snapshot", "update":
+		case "create", "mount", "format", "take", "stop", "unmount", "remove", "release", "retire", "preserve", "purge", "adopt", "adopted", "snapshot", "update":
 		default:
 			t.Errorf("the step %q belongs to %q, for which no test drives it", row.Name, row.Of)
 		}
@@ -154,6 +154,13 @@ func testCrash(t *testing.T, c crash, image string) {
 	case "remove", "retire", "purge":
 		call, req = "Remove", m{"Name": crashName}
 		r.must("Create", create)
+	case "preserve":
+		call, req = "Remove", m{"Name": crashName}
+		create["Opts"].(m)["reclaim"] = "snapshot"
+		r.must("Create", create)
+		r.mount(crashName, "c0")
+		r.unmount(crashName, "c0")
+		again = create
 	case "release":
 		call, req = "Remove", m{"Name": crashName}
 		r.must("Create", m{"Name": crashName, "Opts": m{"size": "1", "reclaim": "retain"}})
@@ -231,6 +238,18 @@ func testCrash(t *testing.T, c crash, image string) {
 		want = 2 // the one that was removed at the crash, and the one after it
 	case Steps[c.step].Of == "retire":
 		want = 1
+	}
+	if Steps[c.step].Of == "preserve" {
+		r.eventually("nothing is left but a completed snapshot of each of the two", func() bool {
+			all, err := r.eyes.Snapshots(t.Context(), "")
+			of := map[string]bool{}
+			for _, s := range all {
+				if s.State == cloud.SnapshotCompleted {
+					of[s.VolumeID] = true
+				}
+			}
+			return err == nil && len(of) == 2 && len(r.given(crashName)) == 0
+		})
 	}
 	if Steps[c.step].Of == "purge" {
 		r.eventually("nothing is kept", func() bool { return len(r.given(crashName)) == 0 })

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/blockvol/blockvol/cloud"
+	"github.com/blockvol/blockvol/driver/options"
 )
 
 // purgesAtOnce is how many volumes a host deletes for good at the same time: each waits some seconds for claims of others.
@@ -77,29 +78,60 @@ func (m *Manager) purge(ctx context.Context) error {
 		return err
 	}
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] }) // hosts that look at the same moment get less into each other's way
-	var going sync.WaitGroup
-	slots := make(chan struct{}, purgesAtOnce)
+	var jobs []func(context.Context)
 	for _, g := range all {
 		switch {
 		case !g.Retired || g.Newer != nil:
+		case g.Snapshot:
+			jobs = append(jobs, func(ctx context.Context) { m.preserveOne(ctx, g) })
 		case g.Left > m.timing.Purge:
 		case g.Left > 0:
 			m.purgeAfter(g.Left + jitter(m.timing.Purge/10))
 		default:
-			going.Add(1)
-			slots <- struct{}{}
-			began := m.goOn("purge", func(base context.Context) {
-				defer func() { <-slots; going.Done() }()
-				m.purgeOne(as(base, OpPurge), g)
-			})
-			if !began {
-				going.Done()
-				return nil
-			}
+			jobs = append(jobs, func(ctx context.Context) { m.purgeOne(ctx, g) })
+		}
+	}
+	var going sync.WaitGroup
+	slots := make(chan struct{}, purgesAtOnce)
+	for _, job := range jobs {
+		going.Add(1)
+		slots <- struct{}{}
+		began := m.goOn("purge", func(base context.Context) {
+			defer func() { <-slots; going.Done() }()
+			job(as(base, OpPurge))
+		})
+		if !began {
+			going.Done()
+			return nil
 		}
 	}
 	going.Wait()
 	return nil
+}
+
+// preserveOne makes a snapshot of a removed volume that is to become one, and deletes the volume once the snapshot is completed.
+func (m *Manager) preserveOne(ctx context.Context, g cloud.GivenUp) {
+	log := m.log.WithField("volume", g.Name)
+	m.step(StepPreserve)
+	attrs := options.Inherited(g.Attrs)
+	attrs[attrConsistency] = consistentUnmounted
+	s, err := m.cloud.Preserve(ctx, g.ID, cloud.SnapshotSpec{Description: "volume " + g.Name + ", removed with reclaim=snapshot", Attrs: attrs})
+	switch {
+	case err == nil && s.State == cloud.SnapshotCompleted:
+		m.step(StepPreserved)
+		log.Infof("snapshot %s of %s is completed", s.ID, g.ID)
+		m.purgeOne(ctx, g)
+	case err == nil:
+		m.step(StepPreserved)
+		log.Debugf("snapshot %s of %s is %s (%d %%)", s.ID, g.ID, s.State, s.Progress)
+		m.purgeAfter(m.timing.Purge / 30)
+	case errors.Is(err, cloud.ErrThrottled):
+		m.purgeAfter(m.timing.Purge / 30)
+	case errors.Is(err, cloud.ErrNotFound), errors.Is(err, cloud.ErrState): // it is gone, or back
+		log.Debugf("%v", err)
+	default:
+		log.Warnf("%v; the volume is kept, and it is tried again", err)
+	}
 }
 
 func (m *Manager) purgeOne(ctx context.Context, g cloud.GivenUp) {

@@ -76,7 +76,7 @@ func TestAVolumeWithARuleForItsEndThatIsNotKnownIsNotRemoved(t *testing.T) {
 	}
 	r.tag(id, "blockvol:reclaim", "delete")
 	r.eventually("it is removed", func() bool { _, err := r.try("Remove", m{"Name": "db"}); return err == nil })
-	r.refused("Create", m{"Name": "db", "Opts": m{"reclaim": "recycle"}}, "reclaim", "recycle", "delete or retain")
+	r.refused("Create", m{"Name": "db", "Opts": m{"reclaim": "recycle"}}, "reclaim", "recycle", "delete or retain or snapshot")
 }
 
 // Two hosts at once: one mounts what the other removes. Whoever wins, the volume is with its data either in use under its name or kept.

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/blockvol/blockvol/cloud"
+	"github.com/blockvol/blockvol/driver/disk"
 	"github.com/blockvol/blockvol/driver/options"
 )
 
@@ -85,6 +87,16 @@ func (m *Manager) reclaim(ctx context.Context, v *record, vol cloud.Volume) (end
 		m.step(StepReleaseSent)
 		log.Infof("released %s: it is kept, as reclaim=retain says", vol.ID)
 		return phaseReleased, nil
+	case rule == options.ReclaimSnapshot && holdsData(vol):
+		v.begin(phaseFree, "giving the volume up")
+		m.step(StepRetire)
+		if err := m.giveUp(ctx, v, func() error { return m.cloud.RetireToSnapshot(ctx, vol.ID) }); err != nil {
+			return phaseNone, err
+		}
+		m.step(StepRetireSent)
+		m.purgeAfter(0)
+		log.Infof("removed: %s is deleted for good when a snapshot of it is completed, as reclaim=snapshot says; until then `blockvol undelete %s` brings it back", vol.ID, v.name)
+		return phaseRemoved, nil
 	case delay > 0 && !anonymous.MatchString(v.name) && vol.State != cloud.Failed: // what could not be made holds nothing
 		v.begin(phaseFree, "giving the volume up")
 		m.step(StepRetire)
@@ -106,6 +118,12 @@ func (m *Manager) reclaim(ctx context.Context, v *record, vol cloud.Volume) (end
 	m.deleted[vol.ID] = time.Now()
 	m.mu.Unlock()
 	return phaseDeleted, nil
+}
+
+// holdsData tells whether something may have been written to the volume.
+func holdsData(vol cloud.Volume) bool {
+	fs := vol.Attrs[attrFS]
+	return vol.State != cloud.Failed && fs != disk.TagNone && !strings.HasPrefix(fs, disk.TagFormatting)
 }
 
 // giveUp takes a volume out of the cluster's volumes.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/blockvol/blockvol/cloud"
 	"github.com/blockvol/blockvol/cloud/ec2sim"
 )
 
@@ -207,5 +208,69 @@ func TestTheDelayOfADeletionIsReadAsPeopleWriteIt(t *testing.T) {
 		if _, err := read(value); err == nil || !strings.Contains(err.Error(), "DELETE_DELAY="+value) || !strings.Contains(err.Error(), "7d") {
 			t.Errorf("DELETE_DELAY=%s: %v", value, err)
 		}
+	}
+}
+
+func TestAVolumeIsRemovedIntoASnapshot(t *testing.T) {
+	t.Parallel()
+	r := newMachine(t, func(t *Timing) { t.Purge = time.Second })
+	d := r.sim.Delays()
+	d.Snapshot = time.Hour
+	r.sim.SetDelays(d)
+	r.settings.DeleteDelay = time.Hour
+	r.start()
+	r.create("db", "reclaim", "snapshot", "mount-options", "noatime")
+	id := r.status("db")["id"].(string)
+	write(t, filepath.Join(r.mount("db", "c1"), "row"), "42")
+	r.unmount("db", "c1")
+	r.remove("db")
+	r.must("Create", m{"Name": "db", "Opts": m{"size": "2", "reclaim": "snapshot"}}) // the name is free at once
+	r.create("empty", "reclaim", "snapshot")
+	r.remove("empty") // nothing was ever on it: it goes like any other
+	two := r.twin()
+	var pending cloud.Snapshot
+	r.eventually("the snapshot is begun", func() bool {
+		r.volumes()
+		all, err := r.eyes.Snapshots(t.Context(), "")
+		if err == nil && len(all) == 1 {
+			pending = all[0]
+		}
+		return pending.State == cloud.SnapshotPending && pending.VolumeID == id
+	})
+	if pending.Volume != "db" || pending.Attrs["fs"] != "ext4" || pending.Attrs["mount-options"] != "noatime" || pending.Attrs[attrConsistency] != consistentUnmounted {
+		t.Errorf("%+v", pending)
+	}
+	r.crash()
+	if row := two.undeletable()[id]; row.End != EndSnapshot {
+		t.Errorf("%+v", row)
+	}
+	for range 3 { // it goes on being there, and no other snapshot is made
+		if err := two.manager.purge(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if all, err := r.eyes.Snapshots(t.Context(), ""); err != nil || len(all) != 1 || len(r.given("db")) != 1 || r.calls()["DeleteVolume"] != 0 {
+		t.Errorf("while it is pending there are %+v, %v, and the volumes %v", all, err, r.given("db"))
+	}
+	if row := two.undeletable()[id]; row.Name != "db" {
+		t.Errorf("%+v", row)
+	}
+	two.askFor("Undelete", UndeleteRequest{Volume: id, Name: "back"}, &AdoptedVolume{})
+	d.Snapshot = 10 * time.Millisecond
+	r.sim.SetDelays(d)
+	two.remove("back")
+	two.eventually("another host deletes it when its snapshot is completed", func() bool { return len(r.given("back")) == 0 })
+	all, err := r.eyes.Snapshots(t.Context(), id)
+	completed := 0
+	for _, s := range all {
+		if s.State == cloud.SnapshotCompleted && s.Volume == "back" {
+			completed++
+		}
+	}
+	if err != nil || completed != 1 || r.calls()["DeleteVolume"] != 1 {
+		t.Errorf("there are %+v, %v", all, err)
+	}
+	if len(r.given("empty")) != 1 || !two.has("db", two.status("db")["id"].(string)) {
+		t.Errorf("of others there are %v", r.given("empty"))
 	}
 }

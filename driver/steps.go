@@ -44,6 +44,8 @@ const (
 	StepReleaseSent
 	StepRetire
 	StepRetireSent
+	StepPreserve
+	StepPreserved
 	StepPurge
 	StepPurged
 	StepAdopt
@@ -63,7 +65,7 @@ const (
 // Steps is what each step is called, which request passes it, and where the world then stands. Requests: create, mount, format (a mount
 // that makes the filesystem), take (a mount that takes the volume from a dead host), stop (one that has an ill host stopped first), unmount,
 // remove, release (a remove of a volume that is kept), retire (a remove that can be undone for a while), purge (the end of that while, for which
-// nobody waits), adopt (a create that takes a volume that exists), adopted (the first mount of such a
+// nobody waits), preserve (the snapshot of a volume that is removed to become one), adopt (a create that takes a volume that exists), adopted (the first mount of such a
 // volume), snapshot (of a volume that is mounted here), update (a change of the size of a volume that is mounted here).
 var Steps = [stepCount]struct{ Name, Of, Means string }{
 	StepCreate:       {"create", "create", "the name was looked up and is free; CreateVolume is about to be sent"},
@@ -104,6 +106,8 @@ var Steps = [stepCount]struct{ Name, Of, Means string }{
 	StepReleaseSent:  {"release-sent", "release", "EC2 shows that the volume is given up; the ledger still names it"},
 	StepRetire:       {"retire", "retire", "the volume is proven unused and free; the tags that give it up until its time is over are about to be sent"},
 	StepRetireSent:   {"retire-sent", "retire", "EC2 shows that the volume is given up; the ledger still names it"},
+	StepPreserve:     {"preserve", "preserve", "a volume is removed that is to become a snapshot; that is about to be looked for, and made"},
+	StepPreserved:    {"preserved", "preserve", "CreateSnapshot was accepted; the snapshot is pending or completed, and the volume is there"},
 	StepPurge:        {"purge", "purge", "the time of a removed volume is over; it is about to be claimed and deleted for good"},
 	StepPurged:       {"purged", "purge", "DeleteVolume was accepted for it"},
 	StepAdopt:        {"adopt", "adopt", "the name was looked up and is free; the volume that exists is about to be claimed and bound to it"},

@@ -15,6 +15,7 @@ import (
 // What has become of a volume that the cluster has given up.
 const (
 	EndRemoved  = "removed"     // it is deleted for good at its time
+	EndSnapshot = "snapshot"    // it is deleted for good when a snapshot of it is completed, by reclaim=snapshot
 	EndKept     = "kept"        // by reclaim=retain
 	EndRecycled = "recycle-bin" // it is deleted, and in the Recycle Bin of EBS
 )
@@ -23,7 +24,7 @@ const (
 type GivenUpRow struct {
 	Name    string            `json:"name,omitempty"` // that it had; EC2 does not tell that of the Recycle Bin
 	ID      string            `json:"id"`
-	End     string            `json:"end"` // removed, kept or recycle-bin
+	End     string            `json:"end"` // removed, snapshot, kept or recycle-bin
 	Since   *time.Time        `json:"since,omitempty"`
 	Until   *time.Time        `json:"until,omitempty"` // it can be brought back
 	Left    int64             `json:"left,omitempty"`  // seconds until then, by EC2's clock
@@ -63,7 +64,10 @@ func (m *Manager) listGivenUp(ctx context.Context, req GivenUpRequest, _ Say) (G
 		if !g.Since.IsZero() {
 			row.Since = &g.Since
 		}
-		if g.Retired {
+		switch {
+		case g.Snapshot:
+			row.End = EndSnapshot
+		case g.Retired:
 			row.End, row.Until, row.Left = EndRemoved, &g.Until, int64(g.Left.Seconds())
 		}
 		if g.Newer != nil {

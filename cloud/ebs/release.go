@@ -26,9 +26,12 @@ const (
 func former(name string) (was string, ok bool) { return strings.CutPrefix(name, releasedPrefix) }
 
 // retiredMark follows the time in the tag released-at of a volume that is to be deleted, and stands before the time from which on that may be
-// done. It is in that tag, and not in one of its own, because every version sets it each time that it gives a volume up: a volume that came back
+// done, or retiredToSnapshot. It is in that tag, and not in one of its own, because every version sets it each time that it gives a volume up: a volume that came back
 // and is given up again to be kept never has the end that was meant for it before.
-const retiredMark = "delete-after"
+const (
+	retiredMark       = "delete-after"
+	retiredToSnapshot = "snapshot"
+)
 
 // origin is how a volume came to its name, and when it was given up the last time.
 func origin(v cloud.Volume) [2]string {
@@ -39,11 +42,11 @@ func origin(v cloud.Volume) [2]string {
 func (c *Client) Release(ctx context.Context, id string) error {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	return c.explain("release", c.refer(id), c.release(ctx, id, nil))
+	return c.explain("release", c.refer(id), c.release(ctx, id, ""))
 }
 
-// release gives a volume up: to be kept, or to be deleted after a delay.
-func (c *Client) release(ctx context.Context, id string, delay *time.Duration) error {
+// release gives a volume up: to be kept, or with an end, which is a duration or retiredToSnapshot.
+func (c *Client) release(ctx context.Context, id, end string) error {
 	v, err := c.lookTwice(ctx, id)
 	if err != nil {
 		return err
@@ -56,8 +59,11 @@ func (c *Client) release(ctx context.Context, id string, delay *time.Duration) e
 	}
 	now := c.ec2Now() // of the look above
 	tags := map[string]string{tagName: releasedPrefix + v.Name, tagSchema: schemaLatest, tagReleasedAt: now.UTC().Format(time.RFC3339Nano)}
-	if delay != nil {
-		tags[tagReleasedAt] += fmt.Sprintf(" %s %s", retiredMark, now.Add(*delay).UTC().Format(time.RFC3339Nano))
+	if end != "" {
+		if delay, err := time.ParseDuration(end); err == nil {
+			end = now.Add(delay).UTC().Format(time.RFC3339Nano)
+		}
+		tags[tagReleasedAt] += " " + retiredMark + " " + end
 	}
 	made := origin(v)[0] == "" // by the client token of its name
 	if made {

@@ -47,7 +47,72 @@ func (c *Client) ec2Now() time.Time {
 func (c *Client) Retire(ctx context.Context, id string, delay time.Duration) error {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	return c.explain("delete", c.refer(id), c.release(ctx, id, &delay))
+	return c.explain("delete", c.refer(id), c.release(ctx, id, delay.String()))
+}
+
+// RetireToSnapshot gives a volume up that is to be deleted for good once there is a snapshot of it.
+func (c *Client) RetireToSnapshot(ctx context.Context, id string) error {
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	return c.explain("delete", c.refer(id), c.release(ctx, id, retiredToSnapshot))
+}
+
+// Preserve makes the snapshot of a volume that was retired to one. Its slot is that of this one removal: a volume that came back, was written to
+// and is removed again gets another snapshot. Hosts that do it at the same moment may make two.
+func (c *Client) Preserve(ctx context.Context, id string, spec cloud.SnapshotSpec) (cloud.Snapshot, error) {
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	s, err := c.preserve(ctx, id, spec)
+	if err != nil {
+		return cloud.Snapshot{}, c.explain("make a snapshot of", ref{id: id}, err)
+	}
+	return s, nil
+}
+
+func (c *Client) preserve(ctx context.Context, id string, spec cloud.SnapshotSpec) (cloud.Snapshot, error) {
+	host, err := c.Host(ctx)
+	if err != nil {
+		return cloud.Snapshot{}, err
+	}
+	v, err := c.rawLive(ctx, id, host)
+	if err != nil {
+		return cloud.Snapshot{}, err
+	}
+	g, ok := c.toGivenUp(v)
+	switch {
+	case !ok || !g.Snapshot:
+		return cloud.Snapshot{}, cloud.Errorf(cloud.ErrState, "volume %s was not removed to become a snapshot (its tags: %s=%q, %s=%q)", id, tagName, tagOf(v, tagName), tagReleasedAt, tagOf(v, tagReleasedAt))
+	case g.Newer != nil:
+		return cloud.Snapshot{}, g.Newer
+	case len(g.Attachments) > 0: // somebody may write to it
+		return cloud.Snapshot{}, &cloud.HolderError{Volume: g.Name, ID: id, Host: g.Attachments[0].Host, State: g.Attachments[0].State}
+	}
+	spec.VolumeID, spec.Slot = id, removalSlot(v)
+	return c.makeSnapshot(ctx, g.Volume, spec)
+}
+
+// removalSlot is the slot of the snapshot that a volume is retired to.
+func removalSlot(v types.Volume) string {
+	at, _, _ := strings.Cut(tagOf(v, tagReleasedAt), " ")
+	return "removed:" + at
+}
+
+// preserved makes sure that the snapshot that a volume is retired to is completed.
+func (c *Client) preserved(ctx context.Context, v types.Volume) error {
+	if g, ok := c.toGivenUp(v); !ok || !g.Snapshot {
+		return nil
+	}
+	id := aws.ToString(v.VolumeId)
+	s, err := c.inSlot(ctx, id, removalSlot(v))
+	switch {
+	case err != nil:
+		return err
+	case s.ID == "":
+		return cloud.Errorf(cloud.ErrState, "volume %s is not deleted for good: there is no snapshot of it yet", id)
+	case s.State != cloud.SnapshotCompleted || s.VolumeID != id:
+		return cloud.Errorf(cloud.ErrState, "volume %s is not deleted for good: its snapshot %s is %s (%d %%)", id, s.ID, s.State, s.Progress)
+	}
+	return nil
 }
 
 // GivenUp lists the volumes that the cluster has given up, kept ones and retired ones.
@@ -82,7 +147,9 @@ func (c *Client) toGivenUp(v types.Volume) (g cloud.GivenUp, ok bool) {
 	at, end, _ := strings.Cut(tagOf(v, tagReleasedAt), " ")
 	g.Since, _ = time.Parse(time.RFC3339, at)
 	if after, marked := strings.CutPrefix(end, retiredMark+" "); marked && !g.Since.IsZero() {
-		if until, err := time.Parse(time.RFC3339, after); err == nil && !until.Before(g.Since) {
+		if after == retiredToSnapshot {
+			g.Retired, g.Snapshot = true, true
+		} else if until, err := time.Parse(time.RFC3339, after); err == nil && !until.Before(g.Since) {
 			g.Retired, g.Until, g.Left = true, until, until.Sub(c.ec2Now())
 		}
 	}
@@ -115,9 +182,13 @@ func (c *Client) purge(ctx context.Context, id string) error {
 		}
 		return v, c.purgeable(v)
 	}
-	err = c.withClaim(ctx, id, purgePurpose, look, func(types.Volume) error { return nil }, func(_ types.Volume, claim claim) (bool, error) {
+	check := func(v types.Volume) error { return c.preserved(ctx, v) }
+	err = c.withClaim(ctx, id, purgePurpose, look, check, func(v types.Volume, claim claim) (bool, error) {
 		for other, said := range claim.others {
 			return false, claimed(id, other, said)
+		}
+		if err := check(v); err != nil {
+			return false, err
 		}
 		if err := claim.late(); err != nil {
 			return false, err

@@ -243,3 +243,82 @@ func TestAVolumeIsNeverDeletedUnderTheHandsOfWhoBringsItBack(t *testing.T) {
 	}
 	t.Logf("%d came back, %d were deleted", saved, gone)
 }
+
+// A volume that is to become a snapshot is there until that is completed, and for as long as it is not.
+func TestAVolumeIsNotDeletedBeforeItsSnapshotIsCompleted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, other := w.client(), w.client()
+	ctx := timeout(t, 3*time.Minute)
+	v := w.create(c, "db")
+	if _, err := c.Preserve(ctx, v.ID, cloud.SnapshotSpec{}); !errors.Is(err, cloud.ErrState) {
+		t.Errorf("a snapshot of a living volume: %v", err)
+	}
+	before, err := c.CreateSnapshot(ctx, cloud.SnapshotSpec{VolumeID: v.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitSnapshot(ctx, before.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.RetireToSnapshot(ctx, v.ID); err != nil {
+		t.Fatal(err)
+	}
+	if g := w.oneGivenUp(other); g.ID != v.ID || !g.Retired || !g.Snapshot || !g.Until.IsZero() {
+		t.Errorf("%+v", g)
+	}
+	refused := func(what string, parts ...string) {
+		t.Helper()
+		err := other.Purge(ctx, v.ID)
+		if !errors.Is(err, cloud.ErrState) {
+			t.Errorf("%s: %v", what, err)
+		}
+		contains(t, err, append(parts, v.ID)...)
+	}
+	refused("one from before the removal is none", "no snapshot of it yet")
+	w.setDelays(func(d *ec2sim.Delays) { d.Snapshot = time.Hour })
+	pending, err := c.Preserve(ctx, v.ID, cloud.SnapshotSpec{Description: "last", Attrs: map[string]string{"fs": "ext4"}})
+	if err != nil || pending.State != cloud.SnapshotPending || pending.Volume != "db" || pending.VolumeID != v.ID || pending.Attrs["fs"] != "ext4" {
+		t.Fatalf("%+v, %v", pending, err)
+	}
+	if again, err := other.Preserve(ctx, v.ID, cloud.SnapshotSpec{}); err != nil || again.ID != pending.ID {
+		t.Errorf("there are two: %+v, %v", again, err)
+	}
+	refused("it is pending", pending.ID, "pending")
+	if err := c.DeleteSnapshot(ctx, pending.ID); err != nil {
+		t.Fatal(err)
+	}
+	refused("it was deleted", "no snapshot of it yet")
+	w.setDelays(func(d *ec2sim.Delays) { d.Snapshot = 10 * time.Millisecond })
+	done, err := other.Preserve(ctx, v.ID, cloud.SnapshotSpec{})
+	if err != nil || done.ID == pending.ID {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	// It came back meanwhile, is written to, and removed again: that takes another snapshot.
+	if _, err := c.Adopt(ctx, cloud.Adoption{ID: v.ID, Name: "db", Back: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitSnapshot(ctx, done.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Purge(ctx, v.ID); !errors.Is(err, cloud.ErrNotFound) {
+		t.Errorf("it lives: %v", err)
+	}
+	if err := c.RetireToSnapshot(ctx, v.ID); err != nil {
+		t.Fatal(err)
+	}
+	refused("that of the first removal is none of this one", "no snapshot of it yet")
+	if w.count("DeleteVolume") != 0 {
+		t.Error("DeleteVolume was sent")
+	}
+	last, err := c.Preserve(ctx, v.ID, cloud.SnapshotSpec{})
+	if err != nil || last.ID == done.ID {
+		t.Fatalf("%+v, %v", last, err)
+	}
+	if err := c.WaitSnapshot(ctx, last.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Purge(ctx, v.ID); err != nil {
+		t.Error(err)
+	}
+}

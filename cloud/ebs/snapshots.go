@@ -39,6 +39,11 @@ func (c *Client) createSnapshot(ctx context.Context, spec cloud.SnapshotSpec) (c
 	if v.Newer != nil {
 		return cloud.Snapshot{}, v.Newer
 	}
+	return c.makeSnapshot(ctx, v, spec)
+}
+
+// makeSnapshot makes a snapshot of a volume that the caller has looked at.
+func (c *Client) makeSnapshot(ctx context.Context, v cloud.Volume, spec cloud.SnapshotSpec) (cloud.Snapshot, error) {
 	if err := checkSnapshot(v, spec); err != nil {
 		return cloud.Snapshot{}, err
 	}

@@ -90,7 +90,7 @@ func TestAChangeThatIsNotPossibleIsRefusedWithTheWayOut(t *testing.T) {
 		{set: m{"mount-options": "commit=5"}, words: []string{"mount-options", "ext4", "this volume has xfs"}},
 		{set: m{"mount-options": "ro"}, words: []string{"mount-options", "refused"}},
 		{set: m{"mount-options": "context=" + strings.Repeat("a", 190) + ",fscontext=" + strings.Repeat("b", 190)}, words: []string{"mount-options has", "256"}},
-		{set: m{"reclaim": "burn"}, words: []string{"reclaim", "burn", "delete or retain"}},
+		{set: m{"reclaim": "burn"}, words: []string{"reclaim", "burn", "delete or retain or snapshot"}},
 		{set: m{"fencing": "maybe"}, words: []string{"fencing", "maybe"}},
 		{set: m{"size": "20", "volume-size": "30"}, words: []string{"have different values"}},
 		{set: m{"tag.Name": "x"}, words: []string{"tag.Name", "blockvol sets"}},

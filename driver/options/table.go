@@ -149,8 +149,8 @@ var table = []Option{
 	{
 		Name: nameReclaim, Default: ReclaimDelete, Values: strings.Join(Reclaims, ", "), set: setReclaim, Changeable: true,
 		Aliases: []string{"reclaim-policy", "persistent-volume-reclaim-policy"},
-		Doc: "What docker volume rm does with the EBS volume: delete deletes it with its data; retain keeps it, outside of the cluster's volumes and not " +
-			"listed any more, while its name is free at once.",
+		Doc: "What docker volume rm does with the EBS volume: delete deletes it with its data, after DELETE_DELAY; retain keeps it, outside of the cluster's volumes and not " +
+			"listed any more, while its name is free at once; snapshot deletes it once an EBS snapshot of it is completed (docs/provisioning.md).",
 	},
 	{
 		Name: nameSchedule, Values: "0 3 * * *, none, @daily, CRON_TZ=Europe/Berlin 0 3 * * *", set: setSchedule, Changeable: true,

@@ -112,12 +112,13 @@ func setFencing(o *Options, value string) error {
 
 // What becomes of the provider's volume when the Docker volume is removed.
 const (
-	ReclaimDelete = "delete"
-	ReclaimRetain = "retain"
+	ReclaimDelete   = "delete"
+	ReclaimRetain   = "retain"
+	ReclaimSnapshot = "snapshot"
 )
 
 // Reclaims are all of them.
-var Reclaims = []string{ReclaimDelete, ReclaimRetain}
+var Reclaims = []string{ReclaimDelete, ReclaimRetain, ReclaimSnapshot}
 
 func setReclaim(o *Options, value string) error {
 	rule := strings.ToLower(value)
