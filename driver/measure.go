@@ -92,6 +92,9 @@ func (m *Manager) measureVolume(v *record) metrics.Volume {
 	}
 	out.Type, out.Filesystem, out.Zone, out.Profile = vol.Type, vol.Attrs[attrFS], vol.Zone, vol.Attrs[attrProfile]
 	out.SizeGiB, out.IOPS, out.ThroughputMiB = vol.SizeGiB, vol.IOPS, vol.Throughput
+	if row := m.slots.row(out.ID); row != nil {
+		out.LastSnapshot, out.NextSnapshot = row.Last, row.Next
+	}
 	if mounted {
 		u, err := m.usage(vol.ID)
 		if err == nil {

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -184,6 +186,10 @@ func TestEachSlotHasOneSnapshotAndOldOnesOfTheScheduleAloneAreDeleted(t *testing
 	r.keeps("db", first.Add(3*time.Hour), first.Add(4*time.Hour))
 	if row := r.manager.slots.row(id); row == nil || !row.Last.Equal(first.Add(4*time.Hour)) || !row.Next.Equal(first.Add(5*time.Hour)) || row.Problem != "" {
 		t.Errorf("inspect tells %+v", row)
+	}
+	scraped := r.scrape()
+	for name, at := range map[string]time.Time{"last": first.Add(4 * time.Hour), "next": first.Add(5 * time.Hour)} {
+		shows(t, scraped, fmt.Sprintf(`blockvol_volume_snapshot_%s_timestamp_seconds\{volume="[a-z]+",volume_id="%s"\} %s`, name, id, regexp.QuoteMeta(strconv.FormatFloat(float64(at.Unix()), 'g', -1, 64))))
 	}
 	others := map[string]bool{}
 	out, err := by.DescribeSnapshots(t.Context(), &ec2.DescribeSnapshotsInput{})

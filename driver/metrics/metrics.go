@@ -30,6 +30,7 @@ type Volume struct {
 	Type, Filesystem, Zone, Profile string
 	SizeGiB, IOPS, ThroughputMiB    int64
 	Uses                            int
+	LastSnapshot, NextSnapshot      time.Time // by schedule; zero: none
 	Unresponsive                    bool
 	Usage                           *disk.Usage       // nil: not mounted, or no answer
 	Performance                     *disk.Performance // nil: the device does not tell it, or no answer
@@ -240,6 +241,11 @@ func (s *scrape) volume(ch chan<- prometheus.Metric, v Volume) {
 		gauge("blockvol_volume_provisioned_throughput_bytes_per_second", float64(v.ThroughputMiB<<20))
 	}
 	gauge("blockvol_volume_unresponsive", number(v.Unresponsive))
+	for name, at := range map[string]time.Time{"blockvol_volume_snapshot_last_timestamp_seconds": v.LastSnapshot, "blockvol_volume_snapshot_next_timestamp_seconds": v.NextSnapshot} {
+		if !at.IsZero() {
+			gauge(name, float64(at.Unix()))
+		}
+	}
 	if u := v.Usage; u != nil {
 		gauge("blockvol_filesystem_size_bytes", float64(u.Total))
 		gauge("blockvol_filesystem_used_bytes", float64(u.Used))

@@ -38,6 +38,7 @@ func busy(volumes ...Volume) *Metrics {
 }
 
 var full = Volume{Name: "pgdata", ID: "vol-1", State: "mounted", Type: "gp3", Filesystem: "ext4", Zone: "z-1a", SizeGiB: 10, IOPS: 3000, ThroughputMiB: 125, Uses: 2,
+	LastSnapshot: time.Unix(1000, 0), NextSnapshot: time.Unix(2000, 0),
 	Usage: &disk.Usage{Total: 100, Used: 40, Free: 50, Inodes: 10, InodesUsed: 3},
 	Performance: &disk.Performance{Reads: disk.Transfers{Count: 5, Bytes: 4096, Time: 3 * time.Millisecond}, QueueLength: 7,
 		ReadLatency:  []disk.LatencyBin{{Upper: time.Millisecond, Count: 3}, {Upper: 2 * time.Millisecond, Count: 2}},
@@ -141,7 +142,7 @@ func TestAnAnswerThatIsNotOfEC2MakesNoSeriesOfItsOwn(t *testing.T) {
 func TestWhatIsNotKnownIsNotShownAsZero(t *testing.T) {
 	t.Parallel()
 	m := busy(Volume{Name: "pgdata", ID: "vol-1", State: "attached", Type: "st1"})
-	for _, name := range []string{"blockvol_filesystem_used_bytes", "blockvol_ebs_queue_length", "blockvol_ebs_read_latency_seconds", "blockvol_volume_provisioned_iops"} {
+	for _, name := range []string{"blockvol_filesystem_used_bytes", "blockvol_ebs_queue_length", "blockvol_ebs_read_latency_seconds", "blockvol_volume_provisioned_iops", "blockvol_volume_snapshot_last_timestamp_seconds"} {
 		if n := seriesOf(t, m.registry, name); n != 0 {
 			t.Errorf("%s has %d series", name, n)
 		}

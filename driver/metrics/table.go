@@ -52,6 +52,8 @@ var Table = []Metric{
 	{"blockvol_volume_provisioned_iops", Gauge, volumeLabels, "I/O operations per second that the volume has; missing if its type has none."},
 	{"blockvol_volume_provisioned_throughput_bytes_per_second", Gauge, volumeLabels, "Throughput that the volume has; missing if its type has none."},
 	{"blockvol_volume_unresponsive", Gauge, volumeLabels, "1 if its filesystem or device did not answer in time; what would follow is missing then."},
+	{"blockvol_volume_snapshot_last_timestamp_seconds", Gauge, volumeLabels, "The time of the schedule (docs/schedules.md) to which its last snapshot belongs; missing without a schedule, or if there is none yet."},
+	{"blockvol_volume_snapshot_next_timestamp_seconds", Gauge, volumeLabels, "The next time of its schedule; missing without one."},
 
 	{"blockvol_filesystem_size_bytes", Gauge, volumeLabels, "Size of the filesystem, while it is mounted."},
 	{"blockvol_filesystem_used_bytes", Gauge, volumeLabels, "Bytes in use."},
