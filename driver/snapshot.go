@@ -97,7 +97,7 @@ func (m *Manager) takeSnapshot(ctx context.Context, v *record, vol cloud.Volume,
 		v.set(func() { v.snapped = time.Now() })
 		m.step(StepSnapshotSent)
 	}
-	late := err != nil && asking.Err() != nil
+	late := err != nil && asking.Err() != nil && ctx.Err() == nil
 	held, thawErr := state.end()
 	if thawErr != nil {
 		m.log.WithField("volume", v.name).Error(thawErr)
@@ -106,7 +106,9 @@ func (m *Manager) takeSnapshot(ctx context.Context, v *record, vol cloud.Volume,
 	if late || err == nil && !held {
 		// Whether EC2 took the moment before or after it thawed cannot be told, so its tag may not be true.
 		m.dropLeftover(vol.ID, spec.Slot)
-		if err == nil {
+		if late {
+			err = fmt.Errorf("EC2 did not answer while the filesystem stood still, which is for %s at most (%w)", m.timing.Freeze, err)
+		} else {
 			err = errors.New("the filesystem did not stay frozen until EC2 had answered")
 		}
 		return bad(fmt.Errorf("%w; what EC2 may have made of it is deleted; try again", err))

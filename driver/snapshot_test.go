@@ -175,7 +175,7 @@ func TestASnapshotThatEC2IsTooSlowForLeavesNothingBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err := r.keep("db", cloud.SnapshotSpec{})
-	if err == nil || !strings.Contains(err.Error(), "db") || !strings.Contains(err.Error(), "try again") {
+	if err == nil || !strings.Contains(err.Error(), "db") || !strings.Contains(err.Error(), "stood still, which is for 1s at most") || !strings.Contains(err.Error(), "try again") {
 		t.Errorf("too slow: %v", err)
 	}
 	if !freezes(t, path) {
