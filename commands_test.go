@@ -35,7 +35,7 @@ var notRun = []struct{ command, why string }{
 	{`^umount /mnt/pgdata$|^mkfs.ext4 `, "needs a disk of the reader's"},
 	{`^make `, "builds, or runs the tests"},
 	{`^(install -|systemctl |journalctl )`, "needs systemd as the host's init: TestTheSameBinaryServesAsAServiceWithoutPluginPackaging"},
-	{`^podman `, "needs Podman; the page says that it was not run"},
+	{`^podman `, "needs Podman; the page says how it was tried"},
 	{`\| jq `, "needs jq, which the tests do not install"},
 	{`^(dmesg |blockvol (health|ls|doctor) +#)`, "only looks, and shows what other tests do at the time"},
 	{`^curl -X PUT .*/_sim/|-d '\{"retention"|^blockvol sim `, "needs the simulator's address: the tests of cloud/ec2sim"},
