@@ -411,7 +411,7 @@ func (s *schedules) problems() []Problem {
 		p := Problem{Kind: ProblemSnapshot, Volume: e.v.name, ID: e.id, Since: e.failing.since}
 		switch {
 		case e.wrong != nil:
-			p.Since, p.Text, p.WayOut = e.wrongAt, e.wrong.Error(), "correct the tag, or take it away"
+			p.Since, p.Text, p.WayOut = e.wrongAt, e.wrong.Error(), "set it anew with: blockvol update "+e.v.name+" snapshot-schedule='0 3 * * *'"
 		case e.failing.times > 1 || e.failing.times == 1 && time.Since(e.failing.since) > s.m.timing.Stuck:
 			p.Text, p.WayOut = e.failing.err.Error(), "it is tried again by itself, at the latest at "+timeText(e.again)+"; see docs/schedules.md"
 		default:

@@ -444,7 +444,7 @@ func TestASchedulesTagsAreFollowedWhoeverSetsThem(t *testing.T) {
 	id := r.status("db")["id"].(string)
 	r.settled()
 	r.tag(id, "blockvol:snapshot-schedule", "* * * * *") // by another host, or by a person
-	r.shows(ProblemSnapshot, "db", "blockvol:snapshot-schedule", "at least 15 minutes", "correct the tag")
+	r.shows(ProblemSnapshot, "db", "blockvol:snapshot-schedule", "at least 15 minutes", "blockvol update db snapshot-schedule=")
 	r.tag(id, "blockvol:snapshot-schedule", schedule)
 	r.heals()
 	slot := clock.now().Add(time.Minute)
@@ -469,6 +469,26 @@ func TestAScheduleOfAVolumeWithoutAFilesystemMakesNothing(t *testing.T) {
 			t.Errorf("with the tag %q a snapshot is due: %v", fs, do != nil)
 		}
 	}
+}
+
+func TestAScheduleThatIsSetByAnUpdateCountsAtOnce(t *testing.T) {
+	r, clock, schedule := newScheduleRig(t)
+	r.create("db")
+	r.mount("db", "c1")
+	r.notUpdated(UpdateRequest{Volume: "db", Set: m2s("snapshot-schedule", "*/5 * * * *")}, "every 5 minutes")
+	r.notUpdated(UpdateRequest{Volume: "db", Set: m2s("snapshot-keep", "7d")}, "no schedule")
+	r.update(UpdateRequest{Volume: "db", Set: m2s("snapshot-schedule", schedule, "snapshot-keep", "1")})
+	first := clock.next(t, schedule)
+	clock.to(first)
+	r.keeps("db", first)
+	clock.to(first.Add(time.Hour))
+	r.keepsLast("db", clock.now())
+	clock.add(5 * time.Minute)
+	r.keeps("db", first.Add(time.Hour))
+	r.update(UpdateRequest{Volume: "db", Unset: []string{"snapshot-schedule"}})
+	clock.add(3 * time.Hour)
+	r.settled()
+	r.keeps("db", first.Add(time.Hour))
 }
 
 func TestOnlyWhatAScheduleHasMadeIsOfASlot(t *testing.T) {
