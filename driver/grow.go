@@ -81,11 +81,18 @@ func (m *Manager) grow(ctx context.Context, v *record, dev disk.Device, target, 
 	log := m.log.WithField("volume", v.name)
 	said := false
 	v.set(func() {
-		said = err != nil && v.growErr == err.Error()
-		v.spans, v.growErr = dev.Size, ""
-		if err != nil {
-			v.spans, v.growErr = 0, err.Error()
+		if err == nil {
+			v.spans, v.notGrown = dev.Size, failing{}
+			if v.seen != nil && v.seen.Serial == dev.Serial && v.seen.SizeGiB<<30 < dev.Size { // another host has had it modified
+				now := *v.seen
+				now.SizeGiB = dev.Size >> 30
+				v.seen = &now
+			}
+			return
 		}
+		said = v.notGrown.err != nil && v.notGrown.err.Error() == err.Error()
+		v.spans = 0
+		v.notGrown.again(err)
 	})
 	switch {
 	case err != nil && !said:

@@ -34,6 +34,7 @@ const (
 	ProblemLettingGo    = "letting-go"  // unmounting or detaching fails again and again
 	ProblemReadOnly     = "read-only"   // the kernel has made a filesystem read-only, after errors
 	ProblemDeviceGone   = "device-gone" // what is mounted has lost its device
+	ProblemNotGrown     = "not-grown"   // a filesystem cannot be made as large as its volume
 	ProblemSnapshot     = "snapshot"    // a schedule's snapshots are not made, or old ones are not deleted
 )
 
@@ -257,6 +258,12 @@ func (m *Manager) mountProblems() []Problem {
 		case hasOption(i.VFSOptions, "ro"):
 			broken = ProblemReadOnly
 		}
+		v.mu.Lock()
+		notGrown := v.notGrown
+		v.mu.Unlock()
+		if broken == "" && notGrown.times > 0 {
+			broken = ProblemNotGrown
+		}
 		since := v.breaks(broken)
 		p := Problem{Kind: broken, Volume: v.name, ID: id, Since: since}
 		switch broken {
@@ -266,6 +273,9 @@ func (m *Manager) mountProblems() []Problem {
 		case ProblemReadOnly:
 			p.Text = "its filesystem is read-only: the kernel has met errors on it"
 			p.WayOut = "read the kernel's log (dmesg), stop the containers that use it and start them again: the filesystem is checked before the mount"
+		case ProblemNotGrown:
+			p.Since, p.Text = notGrown.since, "the volume has become larger, and its filesystem has not: "+notGrown.err.Error()
+			p.WayOut = "it can be used as it is, and growing it is tried again once a minute; see docs/growing.md"
 		default:
 			continue
 		}

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/blockvol/blockvol/cloud/ec2sim"
+	"github.com/blockvol/blockvol/driver/disk"
 	"golang.org/x/sys/unix"
 )
 
@@ -151,6 +154,7 @@ func TestAFilesystemGrowsOnTheHostThatHasItOrAtItsNextMount(t *testing.T) {
 	}
 	two.calls()
 	r.eventually("the other host grows it", func() bool { return two.capacity(path) >= large })
+	r.eventually("inspect there shows it", func() bool { return two.status("there")["size"] == "2 GiB" })
 	if read(t, filepath.Join(path, "row")) != "42" {
 		t.Error("the data is not there")
 	}
@@ -366,4 +370,116 @@ func TestFaultsWhileAVolumeGrows(t *testing.T) {
 			t.Errorf("again: %+v", got)
 		}
 	})
+}
+
+// untold is a kernel that shows the size that its devices had, until their controllers are asked.
+type untold struct {
+	kernel
+	size  int64
+	asked *atomic.Int64
+}
+
+func (d untold) shows(dev disk.Device, err error) (disk.Device, error) {
+	if d.asked.Load() == 0 {
+		dev.Size = min(dev.Size, d.size)
+	}
+	return dev, err
+}
+
+func (d untold) Find(serial string) (disk.Device, error) { return d.shows(d.kernel.Find(serial)) }
+
+func (d untold) List() ([]disk.Device, error) {
+	list, err := d.kernel.List()
+	for i := range list {
+		list[i], _ = d.shows(list[i], nil)
+	}
+	return list, err
+}
+
+func (d untold) Grow(ctx context.Context, dev disk.Device, target, fstype string) (bool, error) {
+	if d.asked.Load() == 0 {
+		return false, nil
+	}
+	return d.kernel.Grow(ctx, dev, target, fstype)
+}
+
+func (d untold) AskController(disk.Device) error { d.asked.Add(1); return nil }
+
+// stiff is a kernel that refuses to grow a filesystem for some time.
+type stiff struct {
+	kernel
+	gives *atomic.Bool
+}
+
+func (s stiff) Grow(ctx context.Context, dev disk.Device, target, fstype string) (bool, error) {
+	if !s.gives.Load() {
+		return false, errors.New("the filesystem is stiff")
+	}
+	return s.kernel.Grow(ctx, dev, target, fstype)
+}
+
+// startOn is start with another kernel.
+func (r *rig) startOn(change func(kernel) kernel) {
+	r.t.Helper()
+	r.start()
+	r.stop()
+	var err error
+	if r.manager, err = r.plan().manager(r.log); err != nil {
+		r.t.Fatal(err)
+	}
+	r.manager.disk = change(r.manager.disk)
+	r.serve()
+}
+
+func TestAKernelThatWasNotToldOfTheNewSizeIsMadeToLook(t *testing.T) {
+	r := newMachine(t)
+	var asked atomic.Int64
+	r.startOn(func(k kernel) kernel { return untold{k, 1 << 30, &asked} })
+	r.create("here", "fstype", "xfs")
+	path := r.mount("here", "c1")
+	if got := r.update(UpdateRequest{Volume: "here", Set: m2s("size", "2")}); !got.Grown || asked.Load() == 0 || r.capacity(path) < large {
+		t.Errorf("%+v after %d requests, %d bytes", got, asked.Load(), r.capacity(path))
+	}
+	r.unmount("here", "c1")
+	// Enlarged by somebody else: the sweep asks as soon as EC2 has said so.
+	asked.Store(0)
+	r.create("other", "fstype", "xfs")
+	path = r.mount("other", "c1")
+	id, gib := r.status("other")["id"].(string), int32(2)
+	if _, err := r.person().ModifyVolume(t.Context(), &ec2.ModifyVolumeInput{VolumeId: &id, Size: &gib}); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("a list has brought it", func() bool {
+		var rows VolumeRows
+		r.askFor("List", NoRequest{}, &rows)
+		return slices.ContainsFunc(rows.Volumes, func(v VolumeRow) bool { return v.Name == "other" && v.SizeGiB == 2 })
+	})
+	r.eventually("the filesystem has grown", func() bool { return r.capacity(path) >= large })
+	r.unmount("other", "c1")
+}
+
+func TestAFilesystemThatCannotBeGrownIsToldUntilItIs(t *testing.T) {
+	r := newMachine(t)
+	var gives atomic.Bool
+	r.startOn(func(k kernel) kernel { return stiff{k, &gives} })
+	r.create("db", "fstype", "xfs")
+	gives.Store(true)
+	path := r.mount("db", "c1")
+	gives.Store(false)
+	r.notUpdated(UpdateRequest{Volume: "db", Set: m2s("size", "2", "tag.Team", "db")}, `"db"`, "has 2 GiB now", "could not be grown", "is stiff", "once a minute")
+	r.shows(ProblemNotGrown, "db", "is stiff", "docs/growing.md")
+	if v := r.volumes()[0]; v.SizeGiB != 2 || v.Tags["Team"] != "db" {
+		t.Errorf("the rest was not done: %+v", v)
+	}
+	gives.Store(true)
+	r.eventually("it is tried again", func() bool { return r.capacity(path) >= large })
+	r.eventually("health tells of it no more", func() bool {
+		for _, p := range r.manager.Health(t.Context()).Problems {
+			if p.Kind == ProblemNotGrown {
+				return false
+			}
+		}
+		return true
+	})
+	r.unmount("db", "c1")
 }

@@ -68,7 +68,7 @@ type record struct {
 	failing     failing  // settling, again and again
 	spans       int64    // size of the device, in bytes, when the filesystem was last made as large as it; 0: not known
 	growing     bool     // the sweep has begun to grow it
-	growErr     string   // why it cannot be grown
+	notGrown    failing  // growing it, again and again
 	broken      string   // what is wrong with the mount, for Health
 	brokenAt    time.Time
 }

@@ -46,7 +46,7 @@ const (
 
 // Why something cannot be changed later, and the way out.
 const (
-	fixedKey    = "EBS encrypts a volume when it is made and never after; create a new volume with the key and copy the files"
+	fixedKey    = "EBS encrypts a volume when it is made and never after; make a snapshot, and of that a new volume with the key (snapshot-id=)"
 	fixedFormat = "the filesystem is made once, and making it again would lose what is on it; create a new volume and copy the files"
 	fixedRoot   = "it was set when the root directory was made, and belongs to the containers since; change it in one of them, with chown or chmod"
 	fixedChoice = "it chooses the EBS volume when the Docker volume is created, and that is done"
@@ -204,7 +204,7 @@ var table = []Option{
 	},
 	{
 		Name: "availability-zone", Values: "eu-central-1a", set: setZone,
-		fixed:   "an EBS volume stays in its zone; create a volume in the other one and copy the files",
+		fixed:   "an EBS volume stays in its zone; make a snapshot, and of that a new volume on a host in the other one (snapshot-id=)",
 		Aliases: []string{"zone", "az", "topology.kubernetes.io/zone", "topology.ebs.csi.aws.com/zone"},
 		Doc:     "Zone to make the volume in. It can only be the zone of the host that is asked, which is also the default.",
 	},
