@@ -26,7 +26,7 @@ var notRun = []struct{ command, why string }{
 	{`^docker (service|node) `, "needs a Swarm: TestASwarmMovesItsVolumesAndLosesNothing"},
 	{`^for v in .*xargs -r docker stop$|^blockvol drain -y --timeout`, "ends containers of other tests: TestThePersonOnCallMovesVolumesAndDrainsAHost"},
 	{`^(blockvol adopt|docker volume create -d blockvol -o (volume-id|selector)=)`, "needs a volume that exists: TestVolumesThatExistAreTakenOverWithTheirData"},
-	{`^blockvol undelete `, "needs a volume that was removed: TestARemovedVolumeIsBroughtBackAsItWas"},
+	{`^blockvol (undelete|prune)\b`, "needs a volume that was removed: TestARemovedVolumeIsBroughtBackAsItWas, TestAPruneDeletesWhatNobodyCanMissAndShowsTheRest"},
 	{`-o snapshot-id=snap-`, "needs a snapshot that exists: TestAVolumeOfAForeignSnapshotIsUsedAsItIs"},
 	{`^docker volume create .*-o reclaim=retain`, "leaves an EBS volume: TestARemovedVolumeThatIsKeptIsGoneForDockerAndThereForItsOwner"},
 	{`^(docker )?blockvol update `, "EC2 takes the next modification of a volume only when the last one is completed: TestAVolumeGrowsUnderItsContainerAndIsChangedByItsOptions"},

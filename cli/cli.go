@@ -15,7 +15,7 @@ import (
 )
 
 // verbs are the commands that ask the plugin. Each makes its command out of what all of them share.
-var verbs = []func(*shared) *cobra.Command{lsCommand, inspectCommand, dfCommand, explainCommand, doctorCommand, detachCommand, drainCommand, healthCommand, adoptCommand, updateCommand, undeleteCommand, snapshotCommand, cloneCommand, profileCommand, versionCommand}
+var verbs = []func(*shared) *cobra.Command{lsCommand, inspectCommand, dfCommand, explainCommand, doctorCommand, detachCommand, drainCommand, healthCommand, adoptCommand, updateCommand, undeleteCommand, pruneCommand, snapshotCommand, cloneCommand, profileCommand, versionCommand}
 
 // Config is what the verbs are made of.
 type Config struct {

@@ -24,7 +24,13 @@ type Retirer interface {
 	// Purge deletes a retired volume for good. ErrState while its time is not over or its snapshot not completed, or when it is to be kept; ErrInUse when something has it;
 	// ErrClaimed when somebody brings it back or deletes it at this moment; ErrNotFound when it is gone, or the cluster's again.
 	Purge(ctx context.Context, id string) error
+
+	// Discard is Purge for any volume that the cluster has given up, whatever was meant to become of it. It is for a person who has decided so.
+	Discard(ctx context.Context, id string) error
 }
+
+// RemovalSlot begins the slots of the snapshots that Preserve makes.
+const RemovalSlot = "removed:"
 
 // GivenUp is a volume that the cluster has given up.
 type GivenUp struct {

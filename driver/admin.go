@@ -58,6 +58,8 @@ func (s *Server) verbs() map[string]verb {
 
 		"GivenUp":  takes(s.Manager.listGivenUp),
 		"Undelete": takes(s.Manager.undelete),
+		"Prunable": takes(s.Manager.prunable),
+		"Prune":    takes(s.Manager.prune),
 
 		"Snapshots":      takes(s.Manager.listSnapshots),
 		"CreateSnapshot": takes(s.Manager.createSnapshot),

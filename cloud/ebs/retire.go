@@ -94,7 +94,7 @@ func (c *Client) preserve(ctx context.Context, id string, spec cloud.SnapshotSpe
 // removalSlot is the slot of the snapshot that a volume is retired to.
 func removalSlot(v types.Volume) string {
 	at, _, _ := strings.Cut(tagOf(v, tagReleasedAt), " ")
-	return "removed:" + at
+	return cloud.RemovalSlot + at
 }
 
 // preserved makes sure that the snapshot that a volume is retired to is completed.
@@ -163,10 +163,18 @@ const purgePurpose = "its deletion"
 func (c *Client) Purge(ctx context.Context, id string) error {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	return c.explain("delete", ref{id: id}, c.purge(ctx, id))
+	return c.explain("delete", ref{id: id}, c.purge(ctx, id, false))
 }
 
-func (c *Client) purge(ctx context.Context, id string) error {
+// Discard deletes any volume that the cluster has given up, with the same claim.
+func (c *Client) Discard(ctx context.Context, id string) error {
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	return c.explain("delete", ref{id: id}, c.purge(ctx, id, true))
+}
+
+// purge deletes a volume that was given up: whatever was meant for it, or only what is to be deleted now.
+func (c *Client) purge(ctx context.Context, id string, whatever bool) error {
 	host, err := c.Host(ctx)
 	if err != nil {
 		return err
@@ -180,9 +188,14 @@ func (c *Client) purge(ctx context.Context, id string) error {
 		if err != nil {
 			return types.Volume{}, err
 		}
-		return v, c.purgeable(v)
+		return v, c.purgeable(v, whatever)
 	}
-	check := func(v types.Volume) error { return c.preserved(ctx, v) }
+	check := func(v types.Volume) error {
+		if whatever {
+			return nil
+		}
+		return c.preserved(ctx, v)
+	}
 	err = c.withClaim(ctx, id, purgePurpose, look, check, func(v types.Volume, claim claim) (bool, error) {
 		for other, said := range claim.others {
 			return false, claimed(id, other, said)
@@ -209,7 +222,7 @@ func (c *Client) purge(ctx context.Context, id string) error {
 }
 
 // purgeable tells why a volume must not be deleted for good; nil if it may.
-func (c *Client) purgeable(v types.Volume) error {
+func (c *Client) purgeable(v types.Volume, whatever bool) error {
 	id := aws.ToString(v.VolumeId)
 	no := func(kind error, format string, args ...any) error {
 		return cloud.Errorf(kind, "volume %s is not deleted for good: %s", id, fmt.Sprintf(format, args...))
@@ -220,9 +233,9 @@ func (c *Client) purgeable(v types.Volume) error {
 		return no(cloud.ErrNotFound, "it is none that this cluster has given up (its tag %s is %q)", tagName, tagOf(v, tagName))
 	case g.Newer != nil:
 		return g.Newer
-	case !g.Retired:
+	case !g.Retired && !whatever:
 		return no(cloud.ErrState, "it was given up to be kept (its tag %s is %q)", tagReleasedAt, tagOf(v, tagReleasedAt))
-	case g.Left > 0:
+	case g.Left > 0 && !whatever:
 		return no(cloud.ErrState, "it can be brought back until %s", g.Until.UTC().Format(time.RFC3339))
 	case len(g.Attachments) > 0:
 		a := g.Attachments[0]

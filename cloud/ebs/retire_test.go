@@ -322,3 +322,43 @@ func TestAVolumeIsNotDeletedBeforeItsSnapshotIsCompleted(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A person may delete any volume that was given up, and no other.
+func TestOnlyWhatWasGivenUpIsDiscarded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.client()
+	ctx := timeout(t, 3*time.Minute)
+	living, kept, removed := w.create(c, "living"), w.create(c, "kept"), w.create(c, "removed")
+	theirs, newer, held := w.create(c, "theirs"), w.create(c, "newer"), w.create(c, "held")
+	for _, v := range []cloud.Volume{kept, theirs, newer, held} {
+		if err := c.Release(ctx, v.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Retire(ctx, removed.ID, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	w.retag(theirs.ID, "blockvol:cluster", "another")
+	w.retag(newer.ID, "blockvol:schema", "9")
+	other := w.host(ec2sim.Instance{})
+	if _, err := w.raw.AttachVolume(ctx, &ec2.AttachVolumeInput{VolumeId: &held.ID, InstanceId: &other.ID, Device: aws.String("/dev/xvdx")}); err != nil {
+		t.Fatal(err)
+	}
+	for id, kind := range map[string]error{living.ID: cloud.ErrNotFound, theirs.ID: cloud.ErrNotFound, newer.ID: cloud.ErrState, held.ID: cloud.ErrInUse} {
+		if err := c.Discard(ctx, id); !errors.Is(err, kind) {
+			t.Errorf("%s: %v, want %v", id, err, kind)
+		}
+	}
+	if w.count("DeleteVolume") != 0 {
+		t.Error("DeleteVolume was sent")
+	}
+	for _, v := range []cloud.Volume{kept, removed} {
+		if err := c.Discard(ctx, v.ID); err != nil {
+			t.Errorf("%s: %v", v.Name, err)
+		}
+	}
+	if n := w.count("DeleteVolume"); n != 2 {
+		t.Errorf("DeleteVolume was sent %d times", n)
+	}
+}
