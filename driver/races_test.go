@@ -86,6 +86,39 @@ func TestNothingBeginsAfterTheEnd(t *testing.T) {
 	r.unmount("pgdata", "c1")
 }
 
+// The Manager's lock is taken before those of volumes, as the sweep does. Who took them the other way round would stop everything at once.
+func TestNobodyWaitsForTheManagersLockWithAVolumeLocked(t *testing.T) {
+	r := newRig(t)
+	r.create("pgdata")
+	v := r.manager.record("pgdata")
+	v.set(func() { v.seenAt = time.Time{} })
+	began := make(chan struct{})
+	func() {
+		r.manager.mu.Lock()
+		defer r.manager.mu.Unlock()
+		go func() {
+			defer close(began)
+			r.manager.dropIfUnknown(v)
+		}()
+		// With the Manager locked, it comes as far as it can and leaves the volume unlocked.
+		for end := time.Now().Add(patient / 3); ; time.Sleep(time.Millisecond) {
+			if v.mu.TryLock() {
+				looking := v.looking
+				v.mu.Unlock()
+				if looking > 0 {
+					break
+				}
+			}
+			if time.Now().After(end) {
+				t.Error("the volume stays locked while its look-up waits for the Manager")
+				break
+			}
+		}
+	}()
+	<-began
+	r.status("pgdata")
+}
+
 // The work of a Mount goes on when its request is given up, and is done in the same moment.
 func TestAMountThatIsGivenUpInTheLastMomentIsRolledBack(t *testing.T) {
 	h := newHooked(t)
