@@ -262,7 +262,7 @@ func (s *schedules) attend(ctx context.Context, e *scheduled) error {
 	defer s.mu.Unlock()
 	e.slot = slot
 	switch {
-	case made || more:
+	case made || more || err != nil:
 		e.pause = m.timing.SlotRetry // did EC2 complete it, and is it still there?
 	case p.waits:
 		e.pause = min(max(2*e.pause, m.timing.SlotRetry), longestPause)
@@ -293,19 +293,23 @@ func (s *schedules) make(ctx context.Context, v *record, vol cloud.Volume, sched
 
 // remove deletes snapshots, not too many at once, and tells whether some are left. One that something uses, such as an image, stays.
 func (s *schedules) remove(ctx context.Context, volume string, old []cloud.Snapshot) (more bool, err error) {
-	more = len(old) > deletedAtOnce
-	for _, snap := range old[:min(len(old), deletedAtOnce)] {
+	deleted := 0
+	for _, snap := range old {
+		if deleted == deletedAtOnce {
+			return true, nil
+		}
 		err := s.m.cloud.DeleteSnapshot(ctx, snap.ID)
 		switch {
 		case errors.Is(err, cloud.ErrState):
 			s.m.log.WithField("volume", volume).Infof("the old snapshot %s stays: %v", snap.ID, err)
 		case err == nil:
+			deleted++
 			s.m.log.WithField("volume", volume).Infof("deleted the snapshot %s of %s, which its schedule keeps no longer", snap.ID, snap.Slot)
 		case !errors.Is(err, cloud.ErrNotFound):
-			return more, fmt.Errorf("old snapshots are not deleted: %w", err)
+			return true, fmt.Errorf("old snapshots are not deleted: %w", err)
 		}
 	}
-	return more, nil
+	return false, nil
 }
 
 // drop forgets a volume.

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/blockvol/blockvol/cloud"
 	"github.com/blockvol/blockvol/cloud/ec2sim"
 	"github.com/blockvol/blockvol/driver/options"
+	"github.com/sirupsen/logrus"
 )
 
 // handClock is a clock that a test sets.
@@ -433,7 +435,7 @@ func TestAVolumeWhoseSnapshotsFailIsToldOfAndStopsNoOther(t *testing.T) {
 	}
 	r.shows(ProblemSnapshot, "ill", "old snapshots are not deleted")
 	r.sim.ClearFaults()
-	clock.add(time.Hour)
+	clock.add(10 * time.Minute) // no slot comes in that time
 	r.heals()
 }
 
@@ -502,6 +504,50 @@ func TestOnlyWhatAScheduleHasMadeIsOfASlot(t *testing.T) {
 		if !slotOf(cloud.Snapshot{Slot: slot, Attrs: map[string]string{"by": "hand"}}).IsZero() {
 			t.Errorf("what no schedule has made is of the slot %q", slot)
 		}
+	}
+}
+
+// deletions is a Cloud that deletes snapshots, or does not.
+type deletions struct {
+	cloud.Cloud
+	not  map[string]error
+	done []string
+}
+
+func (c *deletions) DeleteSnapshot(_ context.Context, id string) error {
+	if err := c.not[id]; err != nil {
+		return err
+	}
+	c.done = append(c.done, id)
+	return nil
+}
+
+func TestOldSnapshotsAreDeletedAFewAtATimeAndOneThatIsInUseKeepsNoOther(t *testing.T) {
+	t.Parallel()
+	log := logrus.New()
+	log.SetOutput(testWriter{t})
+	c := &deletions{not: map[string]error{}}
+	s := &schedules{m: &Manager{cloud: c, log: log}}
+	var old []cloud.Snapshot
+	for n := range 3 * deletedAtOnce {
+		id := fmt.Sprint("snap-", n)
+		old = append(old, cloud.Snapshot{ID: id})
+		if n < deletedAtOnce {
+			c.not[id] = cloud.Errorf(cloud.ErrState, "an image uses it")
+		} else if n < 2*deletedAtOnce {
+			c.not[id] = cloud.ErrNotFound
+		}
+	}
+	old = append(old, cloud.Snapshot{ID: "last"})
+	if more, err := s.remove(t.Context(), "db", old); !more || err != nil || len(c.done) != deletedAtOnce {
+		t.Errorf("more %v, %v, deleted %v", more, err, c.done)
+	}
+	if more, err := s.remove(t.Context(), "db", old[len(old)-1:]); more || err != nil || c.done[len(c.done)-1] != "last" {
+		t.Errorf("more %v, %v, deleted %v", more, err, c.done)
+	}
+	c.not["last"] = cloud.ErrDenied
+	if _, err := s.remove(t.Context(), "db", old[len(old)-1:]); !errors.Is(err, cloud.ErrDenied) {
+		t.Errorf("a denial is %v", err)
 	}
 }
 
