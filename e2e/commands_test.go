@@ -12,8 +12,8 @@ import (
 	"github.com/blockvol/blockvol/e2e/pages"
 )
 
-// The commands that the documents mark are run as they are written, page by page, each page's in a folder of its own. The images that they name
-// stand for themselves: all are busybox here. What no test can run is listed, with its reason, in commands_test.go of the project's root.
+// The commands that the documents mark are run as they are written, each page's in a folder of its own. The images that they name are all busybox
+// here. What no test can run is listed, with its reason, in commands_test.go of the project's root.
 func TestTheCommandsOfTheDocumentsWork(t *testing.T) {
 	t.Parallel()
 	e := shared
@@ -39,17 +39,20 @@ func TestTheCommandsOfTheDocumentsWork(t *testing.T) {
 		if n < 0 {
 			n = len(all)
 		}
-		page := all[:n]
+		page, script := all[0].Page, pageScript(all[:n])
 		all = all[n:]
-		script := pageScript(page)
 		if script == "" {
 			continue
 		}
-		r := e.Inside(append(begin, t.TempDir(), script)...)
-		if err := r.Err(); err != nil {
-			t.Errorf("%s: after the last line beginning with +++ below, a command failed\n%s\n%s", page[0].Page, r.Stdout, r.Stderr)
-		}
-		e.forget(t, script)
+		t.Run(page, func(t *testing.T) {
+			t.Parallel()
+			// The volume of most examples, of which each page gets its own.
+			script := strings.ReplaceAll(script, "pgdata", name(t))
+			t.Cleanup(func() { e.forget(t, script) })
+			if r := e.Inside(append(slices.Clone(begin), t.TempDir(), script)...); r.Err() != nil {
+				t.Errorf("%s: behind the last line with +++ a command failed\n%s\n%s", page, r.Stdout, r.Stderr)
+			}
+		})
 	}
 }
 
