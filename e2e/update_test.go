@@ -50,7 +50,9 @@ func TestAVolumeGrowsUnderItsContainerAndIsChangedByItsOptions(t *testing.T) {
 	e.verb(t, verbDone, []string{`tag.Team: not set -> "db"`, "mount-options: not set -> noatime", "next mount"}, "", "update", v, "tag.Team=db", "mount-options=noatime")
 	e.verb(t, verbDone, []string{`tag.Team: "db" -> not set`}, "", "update", v, "tag.Team-")
 
-	Eventually(t, 60*time.Second, func() error { return e.Try("exec", c, "sh", "-c", "test $(cat /synced) -gt "+strconv.Itoa(before+3)).Err() })
+	Eventually(t, 60*time.Second, func() error {
+		return e.Try("exec", c, "sh", "-c", "test $(cat /synced) -gt "+strconv.Itoa(before+3)).Err()
+	})
 	e.Docker(t, "exec", c, "touch", "/stop")
 	Eventually(t, 60*time.Second, func() error { return e.Try("exec", c, "test", "-e", "/stopped").Err() })
 	want := synced()
