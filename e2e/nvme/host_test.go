@@ -49,7 +49,7 @@ func newHost(t *testing.T) *host {
 		Credentials: credentials.NewStaticCredentialsProvider("AKIAOPERATOR", "operator", "")})
 	// The machine sees this computer's loopback at 10.0.2.2.
 	h.machine = startMachine(t, makeImage(t, []string{
-		"CLUSTER=nvme", "DETACH_GRACE=500ms", "DELETE_DELAY=0", "LOG_LEVEL=debug", "PATH=/usr/sbin", "AWS_REGION=us-sim-1",
+		"CLUSTER=nvme", "METRICS_ADDR=127.0.0.1:9809", "DETACH_GRACE=500ms", "DELETE_DELAY=0", "LOG_LEVEL=debug", "PATH=/usr/sbin", "AWS_REGION=us-sim-1",
 		"AWS_ENDPOINT_URL=http://10.0.2.2" + api, "AWS_EC2_METADATA_SERVICE_ENDPOINT=http://10.0.2.2" + imds,
 	}))
 	b.m = h.machine

@@ -65,6 +65,7 @@ func life(t *testing.T, h *host, fstype string) {
 	if got := h.sh(t, "grep "+h.id(t, name)+" /proc/mounts"); !strings.HasPrefix(got, "/dev/"+h.device(t, name)+" ") || !strings.Contains(got, " "+fstype+" ") {
 		t.Errorf("mounted is %q", got)
 	}
+	h.scraped(t, name)
 	h.leave(t, name, "first")
 	h.notMounted(t, name)
 	again := h.mount(t, name, "second")
@@ -73,6 +74,21 @@ func life(t *testing.T, h *host, fstype string) {
 	}
 	h.leave(t, name, "second")
 	h.remove(t, name)
+}
+
+// scraped looks at the metrics of a mounted volume. Its device is asked for statistics, as on EC2, and says that it has none.
+func (h *host) scraped(t *testing.T, name string) {
+	t.Helper()
+	got := h.sh(t, "wget -qO- http://127.0.0.1:9809/metrics | grep 'volume=\""+name+"\"'")
+	id := `{volume="` + name + `",volume_id="` + h.id(t, name) + `"} `
+	for _, want := range []string{"blockvol_volume_unresponsive" + id + "0", "blockvol_volume_uses" + id + "1", "blockvol_filesystem_used_bytes" + id} {
+		if !strings.Contains("\n"+got, "\n"+want) {
+			t.Errorf("the metrics of %s do not have %q:\n%s", name, want, got)
+		}
+	}
+	if strings.Contains(got, "blockvol_ebs_") {
+		t.Errorf("a device that is not of EBS has statistics of EBS:\n%s", got)
+	}
 }
 
 func oppositeOrder(t *testing.T, h *host) {
