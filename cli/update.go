@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/blockvol/blockvol/driver"
+	"github.com/blockvol/blockvol/driver/options"
 	"github.com/spf13/cobra"
 )
 
@@ -31,7 +32,12 @@ func updateCommand(s *shared) *cobra.Command {
 	flags.BoolVar(&dryRun, "dry-run", false, "show what would be changed, and change nothing")
 	flags.BoolVar(&noWait, "no-wait", false, "end when EC2 has accepted the modification; the filesystem grows by itself")
 	flags.BoolVar(&completed, "until-completed", false, "wait until EC2 has optimized the volume, too, and takes the next modification")
-	cmd.ValidArgsFunction = s.completeNames(1)
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return s.completeNames(1)(cmd, args, begun)
+		}
+		return completeChanges(begun), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	}
 	asJSON := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		inJSON, err := asJSON()
@@ -79,6 +85,20 @@ func updateCommand(s *shared) *cobra.Command {
 		return printUpdated(cmd, done, inJSON)
 	}
 	return cmd
+}
+
+// completeChanges completes the names of options that can be changed.
+func completeChanges(begun string) (list []cobra.Completion) {
+	for _, opt := range options.Table() {
+		name, isTag := strings.CutSuffix(opt.Name, "KEY")
+		if !isTag {
+			name += "="
+		}
+		if opt.Changeable && strings.HasPrefix(name, begun) {
+			list = append(list, name)
+		}
+	}
+	return list
 }
 
 // parseUpdate reads the arguments of the verb.

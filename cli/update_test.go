@@ -106,6 +106,9 @@ func TestAnUpdateShowsWhatItWouldChangeAndAsksBeforeWhatLasts(t *testing.T) {
 			}
 		}
 	}
+	if got := completeChanges("t"); !slices.Equal(got, []string{"type=", "throughput=", "tag."}) {
+		t.Errorf("completed are %q", got)
+	}
 	req, err := parseUpdate([]string{"db", "tag.a-", "tag.b-=x-", "fencing-", "mount-options=a=b"})
 	if err != nil || !slices.Equal(req.Unset, []string{"tag.a", "fencing"}) || !maps.Equal(req.Set, map[string]string{"tag.b-": "x-", "mount-options": "a=b"}) {
 		t.Errorf("%+v, %v", req, err)

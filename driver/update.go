@@ -199,7 +199,7 @@ func (m *Manager) awaitModified(ctx context.Context, v *record, id string, accep
 		switch {
 		case err != nil && (ctx.Err() != nil || !mayPass(err)):
 			return last, fmt.Errorf("EC2 modifies volume %q (%s), but how far it is cannot be told (the filesystem grows by itself all the same): %w", v.name, id, err)
-		case err != nil, last.Started.Before(accepted.Started): // an answer from before
+		case err != nil, before(last, accepted):
 		case last.State == cloud.ModifyFailed:
 			return last, cloud.Errorf(cloud.ErrState, "volume %q (%s) was not modified: EC2 could not do it (%s); it is as it was, and can be modified again", v.name, id, last.Message)
 		case last.State == cloud.ModifyCompleted, !completed && last.InEffect():
@@ -215,6 +215,11 @@ func (m *Manager) awaitModified(ctx context.Context, v *record, id string, accep
 			return last, err
 		}
 	}
+}
+
+// before tells whether an answer about the latest modification is older than the one that was accepted.
+func before(last, accepted cloud.Modification) bool {
+	return last.Started.Before(accepted.Started) && (last.To != accepted.To || last.State == cloud.ModifyFailed)
 }
 
 // mayPass tells whether a question that failed is worth another try.

@@ -483,3 +483,16 @@ func TestAFilesystemThatCannotBeGrownIsToldUntilItIs(t *testing.T) {
 	})
 	r.unmount("db", "c1")
 }
+
+func TestAnOldAnswerAboutAModificationIsNotTakenForTheNewOne(t *testing.T) {
+	r := newRig(t, func(t *Timing) { t.Absent = 3 * time.Second }) // longer than answers are old
+	r.create("db", "fstype", "xfs")
+	path := r.mount("db", "c1")
+	r.update(UpdateRequest{Volume: "db", Set: m2s("size", "2"), Completed: true})
+	r.delays(func(d *ec2sim.Delays) { d.Visible, d.Modify, d.Optimize = time.Second, 100*time.Millisecond, time.Hour })
+	if got := r.update(UpdateRequest{Volume: "db", Set: m2s("size", "4")}); got.State != "optimizing" || !got.Grown || r.capacity(path) < 7<<29 {
+		t.Errorf("%+v, %d bytes", got, r.capacity(path))
+	}
+	r.delays(func(d *ec2sim.Delays) { d.Visible = 0 })
+	r.unmount("db", "c1")
+}
