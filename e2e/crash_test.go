@@ -64,6 +64,7 @@ func TestAPluginKilledInTheMiddleLosesAndLeaksNothing(t *testing.T) {
 	}{{"mkfs", true}, {"attach-sent", false}, {"fsck", true}, {"detach", false}} {
 		t.Run(fmt.Sprintf("%s,again=%t", c.step, c.again), func(t *testing.T) { p.dieIn(t, s, c.step, c.again) })
 	}
+	t.Run("frozen", func(t *testing.T) { p.dieFrozen(t, s) })
 }
 
 func (p *Plugin) dieIn(t *testing.T, s *AloneSim, step string, again bool) {

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -85,4 +87,31 @@ func TestASnapshotOfADatabaseHoldsEveryTransactionThatWasCommitted(t *testing.T)
 		e.Docker(t, "rm", "-f", c.container)
 	}
 	Eventually(t, 90*time.Second, func() error { return e.Try("volume", "rm", v, restored).Err() })
+}
+
+// With the plugin the kernel kills all its processes, also the one that would thaw: dockerd starts it again, and then the container's writes go on.
+func (p *Plugin) dieFrozen(t *testing.T, s *AloneSim) {
+	e := p.e
+	v := e.NewVolume(t, "size=1GiB")
+	c := e.RunDetached(t, []string{"--mount", e.on(v, "/data")}, "exec sleep 1000")
+	file := filepath.Join(p.StateDir(), "crash-at")
+	if err := os.WriteFile(file, []byte("frozen"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if r := e.Verb("", "snapshot", "create", v); r.Code == 0 {
+		t.Errorf("a plugin that died made the snapshot %s", r.Stdout)
+	}
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("the plugin did not die: %v", err)
+	}
+	e.Docker(t, "exec", c, "sh", "-c", "echo row >/data/row && sync")
+	Eventually(t, settled, func() error { return e.Verb("", "snapshot", "create", v).Err() })
+	e.Docker(t, "exec", c, "grep", "-qx", "row", "/data/row")
+	e.Docker(t, "rm", "-f", c)
+	Eventually(t, letGo, func() error {
+		if vs := s.Volumes(t, v); len(vs) != 1 || len(vs[0].Attachments) > 0 {
+			return fmt.Errorf("the account has %+v", vs)
+		}
+		return nil
+	})
 }
