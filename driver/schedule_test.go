@@ -364,6 +364,42 @@ func TestOfTwoSnapshotsOfOneSlotTheFirstIsKept(t *testing.T) {
 	}
 }
 
+// A host that had the volume a moment ago, and does not know yet that another one has it, fills the slot at the same moment.
+func TestTwoHostsThatFillOneSlotAtOnceLeaveOneSnapshot(t *testing.T) {
+	r, clock, schedule := newScheduleRig(t)
+	two := r.twinAt(clock)
+	r.create("db", "snapshot-schedule", schedule)
+	r.mount("db", "c1")
+	r.settled()
+	other := two.manager.record("db")
+	vol, err := two.manager.exists(t.Context(), other, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lag = 200 * time.Millisecond // so neither sees the other's in time
+	r.delays(func(d *ec2sim.Delays) { d.Visible = lag })
+	var slots []time.Time
+	for range 4 {
+		slot := clock.next(t, schedule)
+		made := make(chan error, 1)
+		go func() {
+			_, err := two.manager.slots.make(t.Context(), other, vol, hourly(t, schedule), slot)
+			made <- err
+		}()
+		clock.to(slot)
+		if err := <-made; err != nil {
+			t.Fatal(err)
+		}
+		slots = append(slots, slot)
+		r.keepsLast("db", slot)
+		r.settled()
+		time.Sleep(2 * lag) // by then the next look sees both
+		clock.add(5 * time.Minute)
+		r.keeps("db", slots...)
+	}
+	r.heals()
+}
+
 func TestAVolumeWhoseSnapshotsFailIsToldOfAndStopsNoOther(t *testing.T) {
 	r, clock, schedule := newScheduleRig(t, func(r *rig) { r.ebs.Attempt, r.ebs.MaxBackoff = time.Second, 100*time.Millisecond })
 	for _, name := range []string{"ill", "well"} {
