@@ -18,7 +18,7 @@ import (
 // problemKinds are all kinds that Health may tell.
 var problemKinds = []string{ProblemSettings, ProblemSecond, ProblemOtherCluster, ProblemHost, ProblemClosing, ProblemDrained, ProblemCloud, ProblemDenied,
 	ProblemAmbiguous, ProblemAttaching, ProblemDetaching, ProblemBusy, ProblemDraining, ProblemLettingGo, ProblemReadOnly, ProblemDeviceGone,
-	ProblemSnapshot}
+	ProblemSnapshot, ProblemNotGrown}
 
 // lookLimit is how long a filesystem or a device has to answer a question that is asked for people to see.
 const lookLimit = time.Second
