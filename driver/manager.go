@@ -154,7 +154,7 @@ func New(cfg Config) (*Manager, error) {
 		deleted:   map[string]time.Time{},
 		lettingGo: map[string]chan struct{}{},
 	}
-	m.purging.changed = make(chan struct{}, 1)
+	m.purging.changed, m.purging.mine = make(chan struct{}, 1), map[string]bool{}
 	if m.metrics = cfg.Metrics; m.metrics == nil {
 		m.metrics = metrics.New("")
 	}

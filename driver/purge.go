@@ -19,6 +19,7 @@ type purging struct {
 	mu      sync.Mutex
 	at      time.Time // the end of the time of one that this host knows of; zero: it knows of none
 	changed chan struct{}
+	mine    map[string]bool // by ID: volumes removed here that are to become snapshots; other hosts look at them less often
 }
 
 // purgeLoop deletes for good what was removed with a delay, once its time is over. Each host of the cluster does it, because the one that
@@ -124,13 +125,23 @@ func (m *Manager) preserveOne(ctx context.Context, g cloud.GivenUp) {
 	case err == nil:
 		m.step(StepPreserved)
 		log.Debugf("snapshot %s of %s is %s (%d %%)", s.ID, g.ID, s.State, s.Progress)
-		m.purgeAfter(m.timing.Purge / 30)
+		m.lookAgainSoon(g.ID)
 	case errors.Is(err, cloud.ErrThrottled):
-		m.purgeAfter(m.timing.Purge / 30)
+		m.lookAgainSoon(g.ID)
 	case errors.Is(err, cloud.ErrNotFound), errors.Is(err, cloud.ErrState): // it is gone, or back
 		log.Debugf("%v", err)
 	default:
 		log.Warnf("%v; the volume is kept, and it is tried again", err)
+	}
+}
+
+// lookAgainSoon has a snapshot that goes on looked at again, by the host that removed its volume.
+func (m *Manager) lookAgainSoon(id string) {
+	m.purging.mu.Lock()
+	mine := m.purging.mine[id]
+	m.purging.mu.Unlock()
+	if mine {
+		m.purgeAfter(m.timing.Purge / 30)
 	}
 }
 
@@ -141,6 +152,9 @@ func (m *Manager) purgeOne(ctx context.Context, g cloud.GivenUp) {
 	switch {
 	case err == nil:
 		m.step(StepPurged)
+		m.purging.mu.Lock()
+		delete(m.purging.mine, g.ID)
+		m.purging.mu.Unlock()
 		m.changed(change{volume: g.Name, id: g.ID, from: phaseRemoved, to: phaseDeleted, cause: OpPurge})
 		log.Infof("deleted %s for good: it was removed at %s", g.ID, g.Since.UTC().Format(time.RFC3339))
 	case errors.Is(err, cloud.ErrClaimed), errors.Is(err, cloud.ErrNotFound): // by another host, or it is back

@@ -94,6 +94,9 @@ func (m *Manager) reclaim(ctx context.Context, v *record, vol cloud.Volume) (end
 			return phaseNone, err
 		}
 		m.step(StepRetireSent)
+		m.purging.mu.Lock()
+		m.purging.mine[vol.ID] = true
+		m.purging.mu.Unlock()
 		m.purgeAfter(0)
 		log.Infof("removed: %s is deleted for good when a snapshot of it is completed, as reclaim=snapshot says; until then `blockvol undelete %s` brings it back", vol.ID, v.name)
 		return phaseRemoved, nil

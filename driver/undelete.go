@@ -139,7 +139,8 @@ func (m *Manager) undelete(ctx context.Context, req UndeleteRequest, say Say) (A
 		}
 	}
 	return AdoptedVolume{}, cloud.Errorf(cloud.ErrNotFound, "no volume of the name %q can be brought back: none was removed from this cluster, or its time is over; "+
-		"blockvol undelete --ls shows those that can; one in the Recycle Bin of EBS is named by its ID (blockvol undelete --ls --recycle-bin)", req.Volume)
+		"blockvol undelete --ls shows those that can; one in the Recycle Bin of EBS is named by its ID (blockvol undelete --ls --recycle-bin), "+
+		"and a snapshot, if there is one (blockvol snapshot ls), is made a volume by blockvol snapshot restore", req.Volume)
 }
 
 // describeEach tells volumes of one name apart, the latest first.

@@ -203,10 +203,10 @@ func (c *Client) judge(err error) (verdict cloud.Verdict, text, fix string) {
 	return cloud.Unknown, "EC2 has looked at something else first" + detail, ""
 }
 
-// always are the permissions of docs/iam-policy.json, without which volumes cannot be used. The others belong to policies that are a choice.
+// always are the permissions of docs/iam-policy.json. The others belong to policies that are a choice.
 var always = map[string]bool{
 	"DescribeVolumes": true, "DescribeInstances": true, "DescribeInstanceStatus": true, "DescribeInstanceTypes": true,
-	"CreateVolume": true, "CreateTags": true, "AttachVolume": true, "DetachVolume": true, "DeleteVolume": true,
+	"CreateVolume": true, "CreateTags": true, "AttachVolume": true, "DetachVolume": true, "DeleteVolume": true, "DeleteTags": true,
 }
 
 // onlyForFencing are in docs/iam-fencing.json, and not needed elsewhere.
@@ -250,7 +250,7 @@ func (c *Client) examinePermissions(ctx context.Context, vols []cloud.Volume) []
 		case onlyForFencing[action]:
 			note(action, cloud.Unknown, "not tried; only fencing=impaired and blockvol detach --stop-instance need it (docs/iam-fencing.json)", "")
 		case action == "DeleteTags":
-			note(action, cloud.Unknown, "not tried; only adopting volumes and taking tags away need it (docs/iam-adopt.json, docs/iam-snapshots.json)", "")
+			note(action, cloud.Unknown, "not tried; bringing removed volumes back, adopting volumes and taking tags away need it", "")
 		case !known:
 			note(action, cloud.Unknown, "only its use can tell", "")
 		case !honoured:
