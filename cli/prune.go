@@ -12,10 +12,10 @@ import (
 )
 
 const pruneLong = `List what the cluster has left behind, with the reason, and delete what nobody can miss: volumes that were removed and whose time is over, snapshots that EC2
-could not make, doubles, and of volumes that are gone the snapshots that a schedule made. Only what blockvol made is looked at.
+could not make, doubles, and of volumes that are gone the snapshots that a schedule made, but for the last. Only what blockvol made is looked at.
 
 The rest is shown, and kept unless a flag says otherwise:
-  --all-snapshots  of volumes that are gone also the snapshots that people made, and those that were made at a removal (reclaim=snapshot)
+  --all-snapshots  of volumes that are gone also the last snapshot, those that people made, and those that were made at a removal (reclaim=snapshot)
   --kept           volumes that were removed and kept (reclaim=retain)
   --removed        volumes that were removed and can still be brought back (blockvol undelete)
 

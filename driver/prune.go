@@ -22,7 +22,7 @@ const (
 type PruneRequest struct {
 	Kept         bool          `json:"kept,omitempty"`         // volumes that were removed and kept, by reclaim=retain
 	Removed      bool          `json:"removed,omitempty"`      // volumes that were removed and can still be brought back
-	AllSnapshots bool          `json:"allSnapshots,omitempty"` // of volumes that are gone also those that people made, and those that a removal left
+	AllSnapshots bool          `json:"allSnapshots,omitempty"` // of volumes that are gone also those that people made, the last one, and those that a removal left
 	OlderThan    time.Duration `json:"olderThan,omitempty"`    // only what is at least that old
 	IDs          []string      `json:"ids,omitempty"`          // of Prune: what a person has agreed to
 }
@@ -127,7 +127,11 @@ func (req PruneRequest) judgeVolume(g cloud.GivenUp) PruneRow {
 // judgeSnapshots tells what is to become of snapshots that nobody needs for a volume that is there.
 func (m *Manager) judgeSnapshots(ctx context.Context, req PruneRequest, all []cloud.Snapshot, there map[string]bool) (rows []PruneRow, err error) {
 	first := map[string]cloud.Snapshot{} // the completed one of each removal
+	last := map[string]cloud.Snapshot{}  // the completed one of each volume that holds what came last
 	for _, s := range all {
+		if l := last[s.VolumeID]; s.State == cloud.SnapshotCompleted && (l.ID == "" || s.Started.After(l.Started) || s.Started.Equal(l.Started) && s.ID < l.ID) {
+			last[s.VolumeID] = s
+		}
 		if key := s.VolumeID + " " + s.Slot; s.State == cloud.SnapshotCompleted && madeByRemoval(s) {
 			if f, ok := first[key]; !ok || s.Started.Before(f.Started) || s.Started.Equal(f.Started) && s.ID < f.ID {
 				first[key] = s
@@ -157,6 +161,8 @@ func (m *Manager) judgeSnapshots(ctx context.Context, req PruneRequest, all []cl
 			row.Delete, row.Why = true, "it was made twice for one removal, and "+twin.ID+" is the other"
 		case there[s.VolumeID]:
 			continue
+		case !slotOf(s).IsZero() && last[s.VolumeID].ID == s.ID: // perhaps all that is left of the data
+			row.Delete, row.Why = req.AllSnapshots, gone+", and this is the last that a schedule made of it"
 		case !slotOf(s).IsZero():
 			row.Delete, row.Why = true, gone+", and a schedule made it"
 		case madeByRemoval(s):

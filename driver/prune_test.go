@@ -82,7 +82,10 @@ func TestAPruneDeletesWhatNobodyCanMissAndShowsTheRest(t *testing.T) {
 	snapshot("of another cluster", "gone", map[string]string{"blockvol:slot": "2026-01-02T03:00:00Z", "blockvol:scheduled": "0 3 * * *", "blockvol:cluster": "theirs"})
 	snapshot("of a newer version", "gone", map[string]string{"blockvol:slot": "2026-01-02T03:00:00Z", "blockvol:scheduled": "0 3 * * *", "blockvol:schema": "9"})
 	ids["nobody's"] = r.snapshotWith(ids["gone"], map[string]string{"Name": "gone"})
+	add("lost")
+	snapshot("the last one", "lost", scheduled("2026-01-02T03:00:00Z"))
 	r.remove("gone") // at once
+	r.remove("lost")
 	add("kept", "reclaim", "retain")
 	r.remove("kept")
 	r.stop()
@@ -91,7 +94,7 @@ func TestAPruneDeletesWhatNobodyCanMissAndShowsTheRest(t *testing.T) {
 	add("removed")
 	snapshot("of a removed one", "removed", scheduled("2026-01-02T03:00:00Z"))
 	r.remove("removed")
-	r.eventually("EC2 shows all", func() bool { return len(r.plans(PruneRequest{})) >= 6 })
+	r.eventually("EC2 shows all", func() bool { return len(r.plans(PruneRequest{})) >= 7 })
 
 	check := func(what string, req PruneRequest, delete, keep []string) {
 		t.Helper()
@@ -108,10 +111,10 @@ func TestAPruneDeletesWhatNobodyCanMissAndShowsTheRest(t *testing.T) {
 			t.Errorf("%s: %+v", what, plan)
 		}
 	}
-	check("usual", PruneRequest{}, []string{"by schedule", "by removal again"}, []string{"by hand", "by removal", "kept", "removed"})
-	check("all snapshots", PruneRequest{AllSnapshots: true}, []string{"by schedule", "by removal again", "by hand", "by removal"}, []string{"kept", "removed"})
-	check("volumes", PruneRequest{Kept: true, Removed: true}, []string{"by schedule", "by removal again", "kept", "removed"}, []string{"by hand", "by removal"})
-	check("old ones", PruneRequest{AllSnapshots: true, Kept: true, Removed: true, OlderThan: time.Hour}, nil, []string{"by schedule", "by removal again", "by hand", "by removal", "kept", "removed"})
+	check("usual", PruneRequest{}, []string{"by schedule", "by removal again"}, []string{"the last one", "by hand", "by removal", "kept", "removed"})
+	check("all snapshots", PruneRequest{AllSnapshots: true}, []string{"by schedule", "by removal again", "the last one", "by hand", "by removal"}, []string{"kept", "removed"})
+	check("volumes", PruneRequest{Kept: true, Removed: true}, []string{"by schedule", "by removal again", "kept", "removed"}, []string{"the last one", "by hand", "by removal"})
+	check("old ones", PruneRequest{AllSnapshots: true, Kept: true, Removed: true, OlderThan: time.Hour}, nil, []string{"by schedule", "by removal again", "the last one", "by hand", "by removal", "kept", "removed"})
 
 	// What was agreed to is deleted by the same rules only.
 	var done Pruned
@@ -123,14 +126,14 @@ func TestAPruneDeletesWhatNobodyCanMissAndShowsTheRest(t *testing.T) {
 	if len(done.Deleted) != 2 || len(done.Left) != 0 {
 		t.Errorf("%+v", done)
 	}
-	check("afterwards", PruneRequest{}, nil, []string{"by hand", "by removal", "kept", "removed"})
-	if n := r.calls(); n["DeleteVolume"] != 1 || n["DeleteSnapshot"] != 2 {
+	check("afterwards", PruneRequest{}, nil, []string{"the last one", "by hand", "by removal", "kept", "removed"})
+	if n := r.calls(); n["DeleteVolume"] != 2 || n["DeleteSnapshot"] != 2 {
 		t.Errorf("sent was %v", n)
 	}
 	// What came back meanwhile stays.
 	r.askFor("Undelete", UndeleteRequest{Volume: "removed"}, &AdoptedVolume{})
-	r.askFor("Prune", PruneRequest{Kept: true, Removed: true, AllSnapshots: true, IDs: []string{ids["kept"], ids["removed"], ids["by hand"], ids["by removal"]}}, &done)
-	if len(done.Deleted) != 3 || len(done.Left) != 0 || !r.has("removed", ids["removed"]) {
+	r.askFor("Prune", PruneRequest{Kept: true, Removed: true, AllSnapshots: true, IDs: []string{ids["kept"], ids["removed"], ids["the last one"], ids["by hand"], ids["by removal"]}}, &done)
+	if len(done.Deleted) != 4 || len(done.Left) != 0 || !r.has("removed", ids["removed"]) {
 		t.Errorf("%+v", done)
 	}
 	check("at the end", PruneRequest{Kept: true, Removed: true, AllSnapshots: true}, nil, nil)
