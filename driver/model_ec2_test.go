@@ -59,6 +59,9 @@ type modelVolume struct {
 
 func (v *modelVolume) tag() string { return v.attrs[attrFS] }
 
+// modelRemoved is the state of a volume that was given up, and can be brought back: EC2 has it, and shows it as no volume of the cluster.
+const modelRemoved cloud.State = "removed"
+
 // describe is the volume as EC2 shows it.
 func (v *modelVolume) describe() cloud.Volume {
 	out := cloud.Volume{ID: v.id, Name: modelName, Serial: serialOf(v.id), SizeGiB: 1, Type: "gp3", IOPS: 3000, Throughput: 125, Zone: "z1", State: v.state, Created: v.created, Attrs: maps.Clone(v.attrs)}
@@ -81,7 +84,9 @@ type modelView struct {
 func (w *model) changed() {
 	now := modelView{since: time.Now()}
 	for _, v := range w.volumes {
-		now.volumes = append(now.volumes, v.describe())
+		if v.state != modelRemoved {
+			now.volumes = append(now.volumes, v.describe())
+		}
 	}
 	if len(w.views) > 0 && w.views[len(w.views)-1].since.Equal(now.since) {
 		w.views = w.views[:len(w.views)-1]
@@ -121,11 +126,16 @@ func (w *model) shown(fault string) []cloud.Volume {
 // live is the volume that has the name, if any is there for longer.
 func (w *model) live() *modelVolume {
 	for _, v := range w.volumes {
-		if v.state != cloud.Deleting {
+		if v.state != cloud.Deleting && v.state != modelRemoved {
 			return v
 		}
 	}
 	return nil
+}
+
+// forgotten tells whether a volume that was removed can play no part any more: nobody has it, and nobody can be told of it as it was.
+func (w *model) forgotten(v *modelVolume) bool {
+	return v.state == modelRemoved && v.holder == "" && w.devices[v.id] == 0 && time.Since(v.since) > modelStale+time.Minute
 }
 
 func (w *model) volume(id string) *modelVolume {
@@ -148,7 +158,7 @@ func (w *model) progress() {
 		switch {
 		case v.state == cloud.Creating:
 			v.state = cloud.Available
-		case v.state == cloud.Deleting:
+		case v.state == cloud.Deleting, w.forgotten(v):
 			w.volumes = append(w.volumes[:i:i], w.volumes[i+1:]...)
 			i--
 			moved = true
@@ -183,7 +193,7 @@ func (w *model) progress() {
 // pending tells whether progress would change anything.
 func (w *model) pending() bool {
 	for _, v := range w.volumes {
-		if v.state == cloud.Creating || v.state == cloud.Deleting || v.at == cloud.Attaching || v.at == cloud.Detaching {
+		if v.state == cloud.Creating || v.state == cloud.Deleting || w.forgotten(v) || v.at == cloud.Attaching || v.at == cloud.Detaching {
 			return true
 		}
 	}
@@ -381,6 +391,28 @@ func (c *modelCloud) Release(context.Context, string) error {
 	return errors.New("not in this model")
 }
 
+// Retire is a change of tags: it does not end an attachment that EC2 has accepted meanwhile.
+func (c *modelCloud) Retire(ctx context.Context, id string, _ time.Duration) error {
+	return c.call(ctx, callChanges, "", func(string) error {
+		v := c.w.volume(id)
+		if v == nil || v.state == modelRemoved {
+			return notFound(id)
+		}
+		if !c.w.removing {
+			c.w.violate("a volume was given up although nobody has asked for it")
+		}
+		if who := c.w.usedHere(id); who != "" {
+			c.w.violate("a volume was given up while %s uses it", who)
+		}
+		if v.holder != "" {
+			return &cloud.HolderError{Volume: modelName, ID: id, Host: v.holder, State: v.at}
+		}
+		v.state, v.since = modelRemoved, time.Now()
+		c.w.changed()
+		return nil
+	})
+}
+
 func (c *modelCloud) GivenUp(context.Context) ([]cloud.GivenUp, error) { return nil, nil }
 
 func (c *modelCloud) Adopt(context.Context, cloud.Adoption) (cloud.Volume, error) {
@@ -423,7 +455,7 @@ func (c *modelCloud) Attach(ctx context.Context, told cloud.Volume) error {
 			return &cloud.HolderError{Volume: modelName, ID: v.id, Host: v.holder, State: v.at}
 		case v.holder == modelHere && (v.at == cloud.Attached || v.at == cloud.Attaching):
 			return nil
-		case v.holder != "" || v.state != cloud.Available:
+		case v.holder != "" || v.state != cloud.Available && v.state != modelRemoved:
 			return cloud.Errorf(cloud.ErrState, "%s is %s %s", v.id, v.state, v.at)
 		}
 		v.holder, v.at, v.since = modelHere, cloud.Attaching, time.Now()

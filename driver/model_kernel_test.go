@@ -256,6 +256,9 @@ func (k modelKernel) Mount(_ context.Context, d disk.Device, target, _ string, _
 	if v.content != contentMade && v.content != contentUsed {
 		k.w.violate("mount of a volume that is %s", v.content)
 	}
+	if v.state == modelRemoved {
+		k.w.violate("mount of a volume that was removed")
+	}
 	if v.tag() != "ext4" {
 		k.w.violate("mount of a volume with the tag %s", v.tag())
 	}

@@ -35,6 +35,7 @@ type explorer struct {
 
 	fencing string   // the rule by which a volume may be taken from the other host
 	only    []string // the events that an exploration goes on with; nil: all
+	delayed bool     // what is removed can be brought back
 	coarse  bool     // times do not count in a state, only whether they are over
 
 	runs, failed int
@@ -84,7 +85,7 @@ func (x *explorer) runOn(path []string, isNew func(key string) bool, more func(w
 	dir := filepath.Join(x.dir, fmt.Sprint(x.runs))
 	synctest.Test(x.t, func(t *testing.T) {
 		w := newModel(dir, x.fencing, x.log)
-		w.coarse = x.coarse
+		w.coarse, w.delayed = x.coarse, x.delayed
 		w.start()
 		synctest.Wait()
 		for i := 0; len(w.violations()) == 0; i++ {
@@ -423,7 +424,7 @@ func TestWhatOnceDidHarmDoesNoMore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			x := newExplorer(t)
 			x.log.SetLevel(level)
-			x.fencing = fenceFromEnv()
+			x.fencing, x.delayed = fenceFromEnv(), os.Getenv("BLOCKVOL_DELAYED") != ""
 			if now := x.run(path, func(string) bool { return true }); now.stray != "" {
 				t.Errorf("the path is impossible: %s", now.stray)
 			}

@@ -34,6 +34,7 @@ type model struct {
 	doubted    bool      // EC2 was wrong about the other host once; it is not twice
 	fault      string    // what happens to the next request to EC2
 	calm       bool      // EC2 goes on by itself, at once
+	delayed    bool      // what is removed can be brought back
 	fencing    string    // the rule by which a volume may be taken from the other host
 	coarse     bool      // times do not count in the state, only whether they are over
 
@@ -97,7 +98,11 @@ func newModel(dir, fencing string, log logrus.FieldLogger) *model {
 // start starts the plugin.
 func (w *model) start() {
 	p := &life{w: w}
-	m, err := New(Config{Settings: Settings{Backend: "ebs", Cluster: modelCluster, Fencing: w.fencing, ImpairedAfter: modelIll, DetachGrace: 2 * time.Second}, Disk: &disk.Host{}, StateDir: w.dir, Log: w.log})
+	settings := Settings{Backend: "ebs", Cluster: modelCluster, Fencing: w.fencing, ImpairedAfter: modelIll, DetachGrace: 2 * time.Second}
+	if w.delayed {
+		settings.DeleteDelay = 24 * time.Hour
+	}
+	m, err := New(Config{Settings: settings, Disk: &disk.Host{}, StateDir: w.dir, Log: w.log})
 	if err != nil {
 		w.violate("%v", err)
 		return
@@ -354,6 +359,9 @@ func (w *model) key() string {
 	for i, v := range w.volumes {
 		place[v.id] = i + 1
 		fmt.Fprintf(&b, "%s %s %s %s %s|", v.state, v.tag(), v.content, v.holder, v.at)
+		if v.state == modelRemoved {
+			fmt.Fprintf(&b, "forgotten %v|", w.forgotten(v))
+		}
 	}
 	if old, now := w.look(modelStale), w.look(0); old.since != now.since {
 		fmt.Fprintf(&b, "stale%d", leftOf(now.since, modelStale))
