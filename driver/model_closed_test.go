@@ -35,22 +35,21 @@ func scope(root, events []string, more ...string) modelScope {
 const delayed = ", and what is removed can be brought back"
 
 var modelScopes = map[string]modelScope{
-	"made, used and removed":               scope(nil, modelUse, "create", "remove"),
-	"used by two containers":               scope(modelNew, modelRun, "c2 is to be mounted", "c2 starts", "c2 ends", "c2 is unmounted"),
-	"killed by its own requests" + delayed: scope(modelNew, modelUse, "remove", "the plugin will be killed when EC2 has accepted a request"),
-	"EC2 shows what was" + delayed:         scope(modelNew, modelUse, "remove", "EC2 will show once how things were", "EC2 will do what it is asked and its answer will be lost"),
-	"uses that Docker forgets":             scope(modelNew, modelRun, "c1 ends and Docker forgets it", "mount, and the answer is lost"),
-	"requests that are given up":           scope(modelNew, modelUse, "docker gives up waiting", "remove"),
-	"the plugin is killed":                 scope(modelNew, modelRun, "the plugin is killed", "the plugin is killed and its ledger lost"),
-	"killed by its own requests":           scope(modelNew, modelUse, "the plugin will be killed when it sends a request", "the plugin will be killed when EC2 has accepted a request"),
-	"the host is reset":                    scope(modelNew, modelRun, "the host is reset"),
-	"taken away by force":                  scope(modelNew, modelRun, "a person force-detaches the volume"),
-	"EC2 fails":                            scope(modelNew, modelUse, "EC2 will refuse to answer once", "EC2 will do what it is asked and its answer will be lost"),
-	"EC2 shows what was":                   scope(modelNew, modelUse, "EC2 will show once how things were", "EC2 will show old tags once"),
-	"wanted by another host":               scope(modelNew, modelUse, modelPower...),
-	"on a host that may be ill":            {fenceImpaired, modelNew, append(slices.Clone(modelUse), modelSick...)},
-	"shown on a host as it was":            scope(modelNew, modelUse, "the other host takes the volume", "the other host is stopped", "the other host is started", "EC2 will show once how the other host was"),
-	"shown as ill when it is not":          {fenceImpaired, modelNew, append(slices.Clone(modelUse), append([]string{"EC2 will show once how the other host was"}, modelSick...)...)},
+	"made, used and removed":       scope(nil, modelUse, "create", "remove"),
+	"used by two containers":       scope(modelNew, modelRun, "c2 is to be mounted", "c2 starts", "c2 ends", "c2 is unmounted"),
+	"EC2 shows what was" + delayed: scope(modelNew, modelUse, "remove", "EC2 will show once how things were"),
+	"uses that Docker forgets":     scope(modelNew, modelRun, "c1 ends and Docker forgets it", "mount, and the answer is lost"),
+	"requests that are given up":   scope(modelNew, modelUse, "docker gives up waiting", "remove"),
+	"the plugin is killed":         scope(modelNew, modelRun, "the plugin is killed", "the plugin is killed and its ledger lost"),
+	"killed by its own requests":   scope(modelNew, modelUse, "the plugin will be killed when it sends a request", "the plugin will be killed when EC2 has accepted a request"),
+	"the host is reset":            scope(modelNew, modelRun, "the host is reset"),
+	"taken away by force":          scope(modelNew, modelRun, "a person force-detaches the volume"),
+	"EC2 fails":                    scope(modelNew, modelUse, "EC2 will refuse to answer once", "EC2 will do what it is asked and its answer will be lost"),
+	"EC2 shows what was":           scope(modelNew, modelUse, "EC2 will show once how things were", "EC2 will show old tags once"),
+	"wanted by another host":       scope(modelNew, modelUse, modelPower...),
+	"on a host that may be ill":    {fenceImpaired, modelNew, append(slices.Clone(modelUse), modelSick...)},
+	"shown on a host as it was":    scope(modelNew, modelUse, "the other host takes the volume", "the other host is stopped", "the other host is started", "EC2 will show once how the other host was"),
+	"shown as ill when it is not":  {fenceImpaired, modelNew, append(slices.Clone(modelUse), append([]string{"EC2 will show once how the other host was"}, modelSick...)...)},
 }
 
 // modelWideScopes take minutes.
