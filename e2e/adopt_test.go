@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -47,6 +48,12 @@ func TestVolumesThatExistAreTakenOverWithTheirData(t *testing.T) {
 	again := e.VolumeName(t)
 	e.verb(t, verbDone, []string{id, again}, "", "adopt", id, again, "-o", "subdir=data")
 	reads(again, "row", "row")
+	// One from the day before yesterday has missed its snapshots: the latest is made as soon as it is in use.
+	old := e.VolumeName(t)
+	oldID, _ := sim.Import(t, image, 1, nil, time.Now().Add(-48*time.Hour))
+	readable(t, e.refusesToCreate(t, old, "volume-id="+oldID, "snapshot-schedule=* * * * *"), "snapshot-schedule", "15 minutes")
+	e.Docker(t, "volume", "create", "-d", e.driver(), "-o", "volume-id="+oldID, "-o", "snapshot-schedule=@hourly", "-o", "snapshot-keep=2", old)
+	e.RunDetached(t, []string{"--mount", e.on(old, "/data")}, counter("/data/lines"))
 	// REX-Ray's, by their names.
 	name := e.VolumeName(t)
 	sim.Import(t, image, 1, map[string]string{"Name": name})
@@ -69,6 +76,13 @@ func TestVolumesThatExistAreTakenOverWithTheirData(t *testing.T) {
 	e.DockerFails(t, []string{blank, "blank", "left as it is"}, "run", "--rm", "--mount", e.on(blank, "/data"), busybox, "true")
 	readable(t, e.refusesToCreate(t, e.VolumeName(t), "volume-id="+id), id, again, "already")
 	readable(t, e.refusesToCreate(t, e.VolumeName(t), "volume-id=vol-12"), "vol-12", "vol-0123456789abcdef0")
+	Eventually(t, 2*time.Minute, func() error {
+		got := e.verb(t, verbDone, nil, "", "snapshot", "ls", old, "--filter", "scheduled=true", "--format", "{{.Volume}} {{.Consistency}}")
+		if got != old+" frozen" {
+			return fmt.Errorf("the snapshots by schedule: %q", got)
+		}
+		return nil
+	})
 	for _, call := range sim.Calls(t) {
 		if call.Action == "CreateVolume" || call.Action == "DeleteVolume" {
 			t.Errorf("%s was sent", call.Action)

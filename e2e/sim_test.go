@@ -183,10 +183,13 @@ func (s *Sim) Delays(t testing.TB, delays map[string]string) {
 }
 
 // Import makes a volume of the account that holds an image (a file of the host; empty: a blank one) and has these tags. It returns the
-// volume's ID and the file with its data.
-func (s *Sim) Import(t testing.TB, image string, sizeGiB int64, tags map[string]string) (id, file string) {
+// volume's ID and the file with its data. It was made now, if nothing else is said.
+func (s *Sim) Import(t testing.TB, image string, sizeGiB int64, tags map[string]string, created ...time.Time) (id, file string) {
 	t.Helper()
 	spec := map[string]any{"sizeGiB": sizeGiB, "tags": tags}
+	if len(created) > 0 {
+		spec["created"] = created[0]
+	}
 	if image != "" {
 		// The plugin sees its own folder only.
 		in, err := os.ReadFile(image)

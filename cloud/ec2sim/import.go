@@ -20,7 +20,8 @@ type ImportSpec struct {
 	Encrypted   bool              `json:"encrypted"`
 	KMSKeyID    string            `json:"kmsKeyId"`
 	MultiAttach bool              `json:"multiAttach"`
-	Tags        map[string]string `json:"tags"` // any; limits do not apply
+	Created     time.Time         `json:"created,omitzero"` // default: now
+	Tags        map[string]string `json:"tags"`             // any; limits do not apply
 }
 
 // Import makes a volume that is available at once, and returns its ID.
@@ -29,6 +30,9 @@ func (s *Sim) Import(spec ImportSpec) (string, error) {
 		ID: newID("vol"), Type: spec.Type, Zone: spec.Zone, State: "available", SizeGiB: spec.SizeGiB, IOPS: spec.IOPS, Throughput: spec.Throughput,
 		SnapshotID: spec.SnapshotID, Encrypted: spec.Encrypted, KMSKeyID: spec.KMSKeyID, MultiAttach: spec.MultiAttach,
 		Created: s.now().UTC().Truncate(time.Millisecond), Tags: maps.Clone(spec.Tags),
+	}
+	if !spec.Created.IsZero() {
+		v.Created = spec.Created.UTC()
 	}
 	if v.Type == "" {
 		v.Type = "gp3"

@@ -10,10 +10,11 @@ import (
 	"testing"
 )
 
-// modules are what the network and the filesystems need of Debian's kernel, in the order of loading. NVMe, PCI hot-plug and ext4 are built in.
+// modules are what the network, the filesystems and the simulator inside the machine need of Debian's kernel, in the order of loading. NVMe, PCI hot-plug and ext4 are built in.
 var modules = []string{
 	"drivers/virtio/virtio_ring.ko", "drivers/virtio/virtio.ko", "drivers/virtio/virtio_pci_modern_dev.ko", "drivers/virtio/virtio_pci_legacy_dev.ko",
 	"drivers/virtio/virtio_pci.ko", "net/core/failover.ko", "drivers/net/net_failover.ko", "drivers/net/virtio_net.ko", "lib/libcrc32c.ko", "fs/xfs/xfs.ko",
+	"drivers/block/loop.ko",
 }
 
 // kernel is the one file of the unpacked kernel package that matches.
@@ -26,7 +27,7 @@ func kernel(t *testing.T, pattern string) string {
 	return found[0]
 }
 
-// makeImage writes the machine's initramfs: the plugin's root filesystem, busybox, the modules, and the first process.
+// makeImage writes the machine's initramfs: the plugin's root filesystem, busybox, the modules, the first process, and the driver's own tests.
 func makeImage(t *testing.T, env []string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -41,10 +42,12 @@ func makeImage(t *testing.T, env []string) string {
 	}
 	run(t, "cp", "-a", filepath.Join(buildDir, "plugin", "rootfs"), root)
 	run(t, "rm", "-rf", filepath.Join(root, "dev")) // What an engine's export leaves there is no device.
-	guest := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(root, "guest"), "./guest")
-	guest.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := guest.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	for _, build := range [][]string{{"build", "-o", filepath.Join(root, "guest"), "./guest"}, {"test", "-c", "-o", filepath.Join(root, "driver.test"), "../../driver"}} {
+		cmd := exec.Command("go", append([]string{build[0], "-buildvcs=false", "-trimpath", "-ldflags", "-s -w"}, build[1:]...)...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
 	}
 	order := ""
 	err = errors.Join(os.MkdirAll(filepath.Join(root, "bin"), 0o755), os.Mkdir(filepath.Join(root, "modules"), 0o755),
