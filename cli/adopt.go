@@ -19,9 +19,9 @@ func adoptCommand(s *shared) *cobra.Command {
 	cmd := &cobra.Command{Use: "adopt VOLUME-ID NAME | --from-rexray NAME...", Short: "Take a volume that exists, also one of REX-Ray, without changing what is on it", Long: adoptLong}
 	rexray := cmd.Flags().Bool("from-rexray", false, "take REX-Ray's volumes over, by their names")
 	given := cmd.Flags().StringArrayP("opt", "o", nil, "an option as docker volume create has it, KEY=VALUE; may be given many times")
-	asJSON := formatFlag(cmd)
+	format := formatFlag(cmd, driver.AdoptedVolume{})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		inJSON, err := asJSON()
+		as, err := format()
 		if err != nil {
 			return err
 		}
@@ -55,12 +55,12 @@ func adoptCommand(s *shared) *cobra.Command {
 				continue
 			}
 			done = append(done, got)
-			if !inJSON {
+			if as == nil {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s is the volume %s\n", got.ID, got.Name)
 			}
 		}
-		if inJSON {
-			if err := printJSON(cmd.OutOrStdout(), done); err != nil {
+		if as != nil {
+			if err := as.print(cmd.OutOrStdout(), done); err != nil {
 				return err
 			}
 		}

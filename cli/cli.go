@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -124,18 +123,6 @@ func (s *shared) completeNames(first int) cobra.CompletionFunc {
 	}
 }
 
-// formatFlag adds --format; the returned function is to be called before anything is done.
-func formatFlag(cmd *cobra.Command) (asJSON func() (bool, error)) {
-	format := cmd.Flags().String("format", "table", "table or json")
-	return func() (bool, error) {
-		switch *format {
-		case "table", "json":
-			return *format == "json", nil
-		}
-		return false, usagef("--format %s is not known: use table or json", *format)
-	}
-}
-
 // errNotConfirmed ends a verb that a person has not agreed to.
 var errNotConfirmed = errors.New("not confirmed: nothing was done")
 
@@ -156,10 +143,4 @@ func confirm(cmd *cobra.Command, question string) error {
 		err = fmt.Errorf("%w (-y is the answer in a script)", errNotConfirmed)
 	}
 	return err
-}
-
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }

@@ -31,9 +31,9 @@ func cloneCommand(s *shared) *cobra.Command {
 // copying makes a command of one that makes a volume of what its first argument names.
 func copying(s *shared, cmd *cobra.Command, of func(what string) driver.CopyRequest) {
 	given := cmd.Flags().StringArrayP("opt", "o", nil, "an option as docker volume create has it, KEY=VALUE; may be given many times")
-	asJSON := formatFlag(cmd)
+	format := formatFlag(cmd, driver.VolumeRow{})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		inJSON, err := asJSON()
+		as, err := format()
 		if err != nil {
 			return err
 		}
@@ -50,8 +50,8 @@ func copying(s *shared, cmd *cobra.Command, of func(what string) driver.CopyRequ
 		if err := plugin.ask(cmd.Context(), "Copy", req, &made); err != nil {
 			return err
 		}
-		if inJSON {
-			return printJSON(cmd.OutOrStdout(), made)
+		if as != nil {
+			return as.print(cmd.OutOrStdout(), made)
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s is the volume %s\n", made.ID, made.Name)
 		return nil

@@ -49,9 +49,9 @@ func detachCommand(s *shared) *cobra.Command {
 	flags.StringVar(&f.forceName, "force-name", "", "the volume's name once more, for --force in a script")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "show what would be done, and do nothing")
 	cmd.ValidArgsFunction = s.completeNames(1)
-	asJSON := formatFlag(cmd)
+	format := formatFlag(cmd, detachReport{Result: &driver.Detached{}})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		inJSON, err := asJSON()
+		as, err := format()
 		if err == nil {
 			err = f.check(args[0])
 		}
@@ -69,12 +69,12 @@ func detachCommand(s *shared) *cobra.Command {
 		if f.forceName != "" && f.forceName != r.Holder.Volume {
 			return usagef("--force-name %s is not the name of the volume (%s is %s)", f.forceName, r.Holder.ID, r.Holder.Volume)
 		}
-		if !inJSON {
+		if as == nil {
 			printHolder(cmd.OutOrStdout(), r.Holder)
 		}
 		err = f.run(cmd, plugin, &r)
-		if inJSON {
-			err = errors.Join(err, printJSON(cmd.OutOrStdout(), r))
+		if as != nil {
+			err = errors.Join(err, as.print(cmd.OutOrStdout(), r))
 		}
 		return err
 	}

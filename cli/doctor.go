@@ -32,10 +32,10 @@ func doctorCommand(s *shared) *cobra.Command {
 			"without secrets, and the last lines of the log. Look into it before you give it away.",
 		Args: cobra.NoArgs,
 	}
-	asJSON := formatFlag(cmd)
+	format := formatFlag(cmd, cloud.Finding{})
 	bundle := cmd.Flags().String("bundle", "", "also write an archive for support to this file")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		inJSON, err := asJSON()
+		as, err := format()
 		if err != nil {
 			return err
 		}
@@ -49,8 +49,8 @@ func doctorCommand(s *shared) *cobra.Command {
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "written: %s\n", *bundle)
 		}
-		if inJSON {
-			err = printJSON(cmd.OutOrStdout(), found)
+		if as != nil {
+			err = as.print(cmd.OutOrStdout(), found)
 		} else {
 			err = printFindings(cmd.OutOrStdout(), found)
 		}

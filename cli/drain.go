@@ -23,9 +23,9 @@ func drainCommand(s *shared) *cobra.Command {
 	cmd.Flags().BoolVar(&req.Undo, "undo", false, "take volumes again")
 	yes := cmd.Flags().BoolP("yes", "y", false, "do not ask")
 	dryRun := cmd.Flags().Bool("dry-run", false, "show what would be done, and do nothing")
-	asJSON := formatFlag(cmd)
+	format := formatFlag(cmd, driver.Drained{}, planned{})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		inJSON, err := asJSON()
+		as, err := format()
 		if err != nil {
 			return err
 		}
@@ -40,7 +40,7 @@ func drainCommand(s *shared) *cobra.Command {
 			return err
 		}
 		if !req.Undo && (*dryRun || !*yes) {
-			if err := drainPlan(cmd, plugin, inJSON, *dryRun); err != nil || *dryRun {
+			if err := drainPlan(cmd, plugin, as, *dryRun); err != nil || *dryRun {
 				return err
 			}
 		}
@@ -49,8 +49,8 @@ func drainCommand(s *shared) *cobra.Command {
 			return err
 		}
 		switch {
-		case inJSON:
-			err = printJSON(cmd.OutOrStdout(), d)
+		case as != nil:
+			err = as.print(cmd.OutOrStdout(), d)
 		case req.Undo:
 			fmt.Fprintf(cmd.OutOrStdout(), "%s takes volumes again\n", d.Instance)
 		case len(d.Left) == 0:
@@ -81,7 +81,7 @@ type planned struct {
 
 // drainPlan shows what a drain would do, and unless it is only shown, asks. A plan that cannot be made, because EC2 does not answer, keeps
 // nobody from draining.
-func drainPlan(cmd *cobra.Command, plugin *client, inJSON, dryRun bool) error {
+func drainPlan(cmd *cobra.Command, plugin *client, as *answer, dryRun bool) error {
 	var rows driver.VolumeRows
 	err := plugin.ask(cmd.Context(), "List", driver.NoRequest{}, &rows)
 	if err != nil && dryRun {
@@ -108,8 +108,8 @@ func drainPlan(cmd *cobra.Command, plugin *client, inJSON, dryRun bool) error {
 		host = rows.Instance
 	}
 	switch {
-	case inJSON && dryRun:
-		return printJSON(cmd.OutOrStdout(), plan)
+	case as != nil && dryRun:
+		return as.print(cmd.OutOrStdout(), plan)
 	case dryRun:
 		if err := printTable(cmd.OutOrStdout(), lines, 0); err != nil {
 			return err

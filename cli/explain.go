@@ -19,9 +19,9 @@ func explainCommand(s *shared) *cobra.Command {
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.ValidArgsFunction = s.completeNames(1)
-	asJSON := formatFlag(cmd)
+	format := formatFlag(cmd, driver.Explanation{})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		inJSON, err := asJSON()
+		as, err := format()
 		if err != nil {
 			return err
 		}
@@ -34,8 +34,8 @@ func explainCommand(s *shared) *cobra.Command {
 			return err
 		}
 		out := cmd.OutOrStdout()
-		if inJSON {
-			return printJSON(out, e)
+		if as != nil {
+			return as.print(out, e)
 		}
 		fmt.Fprintf(out, "volume %s (%s), seen from %s\n\n", e.Volume, dash(e.ID), e.Host)
 		lines := []string{"SOURCE\tWHAT\tSAYS"}

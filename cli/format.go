@@ -2,8 +2,11 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"io"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -204,4 +207,64 @@ var templateFuncs = template.FuncMap{
 		}
 		return s
 	},
+}
+
+// answer prints the result of a verb that makes no list for a program: as JSON, or by a template.
+type answer struct{ tmpl *template.Template } // nil: as JSON
+
+// formatFlag adds --format. The returned function is to be called before anything is done; its answer is nil where the verb's own text is wanted.
+// samples are empty results, to judge a template by.
+func formatFlag(cmd *cobra.Command, samples ...any) (format func() (*answer, error)) {
+	text := cmd.Flags().String("format", "table", "table, json, or a Go template")
+	return func() (*answer, error) {
+		switch *text {
+		case "table", "":
+			return nil, nil
+		case "json":
+			return &answer{}, nil
+		}
+		var wrong error
+		for _, sample := range samples {
+			t, err := parseTemplate(*text, sample)
+			if err == nil {
+				return &answer{t}, nil
+			}
+			wrong = cmp.Or(wrong, err)
+		}
+		return nil, wrong
+	}
+}
+
+// print shows a result; a template sees each element of one that is a slice.
+func (a *answer) print(out io.Writer, result any) error {
+	if a.tmpl == nil {
+		e := json.NewEncoder(out)
+		e.SetIndent("", "  ")
+		return e.Encode(result)
+	}
+	rows := []any{result}
+	if v := reflect.ValueOf(result); v.Kind() == reflect.Slice {
+		rows = rows[:0]
+		for i := range v.Len() {
+			rows = append(rows, v.Index(i).Interface())
+		}
+	}
+	for _, row := range rows {
+		var line bytes.Buffer
+		if err := a.tmpl.Execute(&line, row); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintln(out, &line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list shows a result that holds rows: as JSON the whole, and by a template each of the rows.
+func (a *answer) list(out io.Writer, whole, rows any) error {
+	if a.tmpl == nil {
+		return a.print(out, whole)
+	}
+	return a.print(out, rows)
 }

@@ -21,11 +21,11 @@ func healthCommand(s *shared) *cobra.Command {
 			"volume, since when, the way out. EC2 is asked at most once a minute, however often this command runs. With --live only: does the plugin answer?",
 		Args: cobra.NoArgs,
 	}
-	asJSON := formatFlag(cmd)
+	format := formatFlag(cmd, driver.Health{}, driver.About{})
 	live := cmd.Flags().Bool("live", false, "only whether the plugin answers")
 	limit := cmd.Flags().Duration("timeout", 10*time.Second, "how long the plugin has to answer")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		inJSON, err := asJSON()
+		as, err := format()
 		if err != nil {
 			return err
 		}
@@ -46,8 +46,8 @@ func healthCommand(s *shared) *cobra.Command {
 			if err := plugin.ask(ctx, "About", driver.NoRequest{}, &about); err != nil {
 				return err
 			}
-			if inJSON {
-				return printJSON(cmd.OutOrStdout(), about)
+			if as != nil {
+				return as.print(cmd.OutOrStdout(), about)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "live")
 			return nil
@@ -57,15 +57,15 @@ func healthCommand(s *shared) *cobra.Command {
 			return err
 		}
 		switch {
-		case inJSON:
-			err = printJSON(cmd.OutOrStdout(), h)
+		case as != nil:
+			err = as.print(cmd.OutOrStdout(), h)
 		case h.Ready:
 			fmt.Fprintf(cmd.OutOrStdout(), "ready: cluster %s, instance %s\n", h.Cluster, h.Instance)
 		}
 		if h.Ready || err != nil {
 			return err
 		}
-		if !inJSON {
+		if as == nil {
 			for _, p := range h.Problems {
 				fmt.Fprintln(cmd.OutOrStdout(), p)
 			}

@@ -49,8 +49,35 @@ func TestHealthOfAPluginThatIsReadyIsExitCodeZero(t *testing.T) {
 	if code, out := health(t, "--socket", socket); code != ExitDone || out != "ready: cluster prod, instance i-1\n" {
 		t.Errorf("exit code %d, %q", code, out)
 	}
-	if code, out := health(t, "--socket", socket, "--format", "json"); code != ExitDone || !strings.Contains(out, `"ready": true`) {
-		t.Errorf("exit code %d, %q", code, out)
+	for format, want := range map[string]string{
+		"json":                          `"ready": true`,
+		"{{.Cluster}}/{{.Instance}}":    "prod/i-1\n",
+		`{{len .Problems}}\t{{.Ready}}`: "0\ttrue\n",
+	} {
+		if code, out := health(t, "--socket", socket, "--format", format); code != ExitDone || !strings.Contains(out, want) {
+			t.Errorf("%s: exit code %d, %q", format, code, out)
+		}
+	}
+	if code, out := health(t, "--socket", filepath.Join(t.TempDir(), "none.sock"), "--format", "{{.Nothing}}"); code != ExitUsage || out != "" {
+		t.Errorf("a template that asks for what there is not: exit code %d, %q", code, out)
+	}
+}
+
+// Every result can be had by a template: of one thing from itself, of several from each of them.
+func TestAnAnswerIsJSONOrWhatATemplateMakesOfIt(t *testing.T) {
+	whole := driver.PruneRows{Cluster: "prod", Rows: []driver.PruneRow{{ID: "vol-1"}, {ID: "snap-1"}}}
+	tmpl, err := parseTemplate("{{.ID}}", driver.PruneRow{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		as   *answer
+		want string
+	}{{&answer{tmpl}, "vol-1\nsnap-1\n"}, {&answer{}, `"cluster": "prod"`}} {
+		var out bytes.Buffer
+		if err := c.as.list(&out, whole, whole.Rows); err != nil || !strings.Contains(out.String(), c.want) {
+			t.Errorf("%q, %v", out.String(), err)
+		}
 	}
 }
 

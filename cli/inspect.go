@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"text/template"
 
 	"github.com/blockvol/blockvol/driver"
@@ -44,16 +43,7 @@ func inspectCommand(s *shared) *cobra.Command {
 			}
 			found = append(found, v)
 		}
-		out := cmd.OutOrStdout()
-		if t == nil {
-			err = printJSON(out, found)
-		}
-		for n := 0; t != nil && n < len(found) && err == nil; n++ {
-			if err = t.Execute(out, found[n]); err == nil {
-				_, err = fmt.Fprintln(out)
-			}
-		}
-		return errors.Join(append(missing, err)...)
+		return errors.Join(append(missing, (&answer{t}).print(cmd.OutOrStdout(), found))...)
 	}
 	return cmd
 }

@@ -28,9 +28,9 @@ func profileCommand(s *shared) *cobra.Command {
 func profileLs(s *shared) *cobra.Command {
 	cmd := &cobra.Command{Use: "ls", Short: "List the profiles of this host",
 		Long: "List the profiles of this host, with where each comes from: the setting PROFILES, this host (blockvol profile set), or this host over the setting.", Args: cobra.NoArgs}
-	asJSON := formatFlag(cmd)
+	format := formatFlag(cmd, driver.ProfileRow{})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		inJSON, err := asJSON()
+		as, err := format()
 		if err != nil {
 			return err
 		}
@@ -38,8 +38,8 @@ func profileLs(s *shared) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if inJSON {
-			return printJSON(cmd.OutOrStdout(), rows)
+		if as != nil {
+			return as.list(cmd.OutOrStdout(), rows, rows.Profiles)
 		}
 		return printProfiles(cmd.OutOrStdout(), rows.Profiles)
 	}
@@ -48,9 +48,9 @@ func profileLs(s *shared) *cobra.Command {
 
 func profileShow(s *shared) *cobra.Command {
 	cmd := &cobra.Command{Use: "show PROFILE", Short: "Show one profile", Long: "Show one profile of this host, one option a line.", Args: cobra.ExactArgs(1)}
-	asJSON := formatFlag(cmd)
+	format := formatFlag(cmd, driver.ProfileRow{})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		inJSON, err := asJSON()
+		as, err := format()
 		if err != nil {
 			return err
 		}
@@ -61,8 +61,8 @@ func profileShow(s *shared) *cobra.Command {
 		for _, row := range rows.Profiles {
 			switch {
 			case row.Name != args[0]:
-			case inJSON:
-				return printJSON(cmd.OutOrStdout(), row)
+			case as != nil:
+				return as.print(cmd.OutOrStdout(), row)
 			default:
 				return printProfile(cmd.OutOrStdout(), row)
 			}

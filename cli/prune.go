@@ -30,9 +30,9 @@ func pruneCommand(s *shared) *cobra.Command {
 	given := cmd.Flags().StringArrayP("filter", "f", nil, "until=AGE: only what is at least so old (24h, 30d)")
 	yes := cmd.Flags().BoolP("yes", "y", false, "do not ask")
 	dryRun := cmd.Flags().Bool("dry-run", false, "show what would be deleted, and do nothing")
-	asJSON := formatFlag(cmd)
+	format := formatFlag(cmd, driver.PruneRow{})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		inJSON, err := asJSON()
+		as, err := format()
 		if err == nil {
 			req.OlderThan, err = untilOf(*given)
 		}
@@ -47,7 +47,7 @@ func pruneCommand(s *shared) *cobra.Command {
 		if err := plugin.ask(cmd.Context(), "Prunable", req, &plan); err != nil {
 			return err
 		}
-		if err := showPlan(cmd, plan, inJSON, *dryRun); err != nil || *dryRun {
+		if err := showPlan(cmd, plan, as, *dryRun); err != nil || *dryRun {
 			return err
 		}
 		for _, r := range plan.Rows {
@@ -66,8 +66,8 @@ func pruneCommand(s *shared) *cobra.Command {
 				return err
 			}
 		}
-		if inJSON {
-			err = printJSON(cmd.OutOrStdout(), done)
+		if as != nil {
+			err = as.list(cmd.OutOrStdout(), done, done.Deleted)
 		} else {
 			for _, r := range done.Deleted {
 				fmt.Fprintln(cmd.OutOrStdout(), r.ID)
@@ -83,12 +83,12 @@ func pruneCommand(s *shared) *cobra.Command {
 }
 
 // showPlan prints what prune has found: with --dry-run as the answer, else for the person who is asked.
-func showPlan(cmd *cobra.Command, plan driver.PruneRows, inJSON, dryRun bool) error {
+func showPlan(cmd *cobra.Command, plan driver.PruneRows, as *answer, dryRun bool) error {
 	for _, n := range plan.Notes {
 		fmt.Fprintln(cmd.ErrOrStderr(), n)
 	}
-	if inJSON && dryRun {
-		return printJSON(cmd.OutOrStdout(), plan)
+	if as != nil && dryRun {
+		return as.list(cmd.OutOrStdout(), plan, plan.Rows)
 	}
 	out := cmd.ErrOrStderr()
 	if dryRun {

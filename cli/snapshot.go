@@ -36,10 +36,10 @@ func snapshotCreate(s *shared) *cobra.Command {
 	cmd.Flags().StringVar(&req.Description, "description", "", "text for the EC2 console, up to 255 characters")
 	tags := cmd.Flags().StringArray("tag", nil, "a tag of the snapshot, KEY=VALUE; may be given many times")
 	cmd.Flags().BoolVar(&req.Wait, "wait", false, "wait until the snapshot is completed")
-	asJSON := formatFlag(cmd)
+	format := formatFlag(cmd, driver.SnapshotRow{})
 	cmd.ValidArgsFunction = s.completeNames(1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		inJSON, err := asJSON()
+		as, err := format()
 		if err != nil {
 			return err
 		}
@@ -55,8 +55,8 @@ func snapshotCreate(s *shared) *cobra.Command {
 		if err := plugin.ask(cmd.Context(), "CreateSnapshot", req, &made); err != nil {
 			return err
 		}
-		if inJSON {
-			return printJSON(cmd.OutOrStdout(), made)
+		if as != nil {
+			return as.print(cmd.OutOrStdout(), made)
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), made.ID)
 		return nil

@@ -100,7 +100,7 @@ func undeleteCommand(s *shared) *cobra.Command {
 			return err
 		}
 		if l.format == "json" {
-			return printJSON(cmd.OutOrStdout(), got)
+			return (&answer{}).print(cmd.OutOrStdout(), got)
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s is the volume %s\n", got.ID, got.Name)
 		return nil

@@ -38,9 +38,9 @@ func updateCommand(s *shared) *cobra.Command {
 		}
 		return completeChanges(begun), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 	}
-	asJSON := formatFlag(cmd)
+	format := formatFlag(cmd, driver.Updated{})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		inJSON, err := asJSON()
+		as, err := format()
 		if err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ func updateCommand(s *shared) *cobra.Command {
 			return err
 		}
 		if dryRun || len(plan.Changes) == 0 {
-			return printUpdated(cmd, plan, inJSON)
+			return printUpdated(cmd, plan, as)
 		}
 		if plan.Lasting && !yes {
 			printChanges(cmd.ErrOrStderr(), plan)
@@ -82,7 +82,7 @@ func updateCommand(s *shared) *cobra.Command {
 		if err := plugin.ask(cmd.Context(), "Update", req, &done); err != nil {
 			return err
 		}
-		return printUpdated(cmd, done, inJSON)
+		return printUpdated(cmd, done, as)
 	}
 	return cmd
 }
@@ -131,9 +131,9 @@ func lasting(u driver.Updated) string {
 	return "The type can be changed back only after EC2 has completed this modification."
 }
 
-func printUpdated(cmd *cobra.Command, u driver.Updated, inJSON bool) error {
-	if inJSON {
-		return printJSON(cmd.OutOrStdout(), u)
+func printUpdated(cmd *cobra.Command, u driver.Updated, as *answer) error {
+	if as != nil {
+		return as.print(cmd.OutOrStdout(), u)
 	}
 	if len(u.Changes) == 0 {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s (%s): nothing to change\n", u.Volume, u.ID)

@@ -26,9 +26,9 @@ func versionCommand(s *shared) *cobra.Command {
 		Long:  "Show the version of this command and of the plugin on this host. Where no plugin answers, that is said, and is no failure.",
 		Args:  cobra.NoArgs,
 	}
-	asJSON := formatFlag(cmd)
+	format := formatFlag(cmd, versions{})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		inJSON, err := asJSON()
+		as, err := format()
 		if err != nil {
 			return err
 		}
@@ -46,8 +46,8 @@ func versionCommand(s *shared) *cobra.Command {
 			v.Plugin, v.Socket, v.Cluster = about.Version, path, about.Cluster
 		}
 		out := cmd.OutOrStdout()
-		if inJSON {
-			return printJSON(out, v)
+		if as != nil {
+			return as.print(out, v)
 		}
 		fmt.Fprintf(out, "command  %s\n", v.Command)
 		if v.Unknown != "" {
