@@ -181,7 +181,7 @@ func TestReadinessTellsEachProblemOfAVolumeUntilItEnds(t *testing.T) {
 	r.part("busy", func(t *testing.T, r *rig) {
 		r.create("used")
 		d := usual
-		d.Detach = 500 * time.Millisecond
+		d.Detach = 3 * time.Second // a busy machine has to open the device meanwhile
 		r.sim.SetDelays(d)
 		r.mount("used", "c1")
 		device := r.status("used")["device"].(string)

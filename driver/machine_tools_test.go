@@ -251,7 +251,13 @@ func TestAFilesystemThatCannotBeReadIsRefusedAndIsWholeWhenItCan(t *testing.T) {
 					}
 				})
 				_, err = h.try("Mount", m{"Name": "db", "ID": "c1"})
-				if !hit { // the tool was over before it could be stopped
+				late := hit && c.at == StepFsck && err != nil && !strings.Contains(err.Error(), "e2fsck") // it had read everything
+				if late && try < 30 {
+					hit = false
+					h.nothingUnused()
+					heal()
+					h.must("Remove", m{"Name": "db"})
+				} else if !hit { // the tool was over before it could be stopped
 					if err != nil || try == 30 {
 						t.Fatalf("%s was not reached (%v)", c.at, err)
 					}

@@ -309,6 +309,12 @@ func (m *Manager) stillOurs(ctx context.Context, v *record, vol cloud.Volume) er
 		return nil
 	}
 	now, err := m.cloud.ByID(ctx, vol.ID)
+	if errors.Is(err, cloud.ErrNotFound) { // or EC2 does not know yet what it has just made
+		if err := m.pause(ctx, m.timing.Absent); err != nil {
+			return fmt.Errorf("volume %q (%s) was not found once, which is not enough to call it gone: %w", v.name, vol.ID, err)
+		}
+		now, err = m.cloud.ByID(ctx, vol.ID)
+	}
 	switch {
 	case errors.Is(err, cloud.ErrNotFound), err == nil && (m.gone(now) || now.Name != v.name):
 		err = cloud.Errorf(cloud.ErrNotFound, "volume %q (%s) was removed on another host while it was being attached to %s; it is detached again", v.name, vol.ID, m.self().ID)
