@@ -80,7 +80,7 @@ func TestMalformedRequestsGetOneClearSentence(t *testing.T) {
 		{"Create", `{"Name":`, 400, "not the JSON object"},
 		{"Create", `[]`, 400, "not the JSON object"},
 		{"Create", `{"Name":"x"} trailing`, 400, "something behind"},
-		{"Create", `{"Name":"` + strings.Repeat("x", 2<<20) + `"}`, 413, "1 MiB"},
+		{"Create", `{"Name":"` + strings.Repeat("x", 1<<20) + `"}`, 413, "1 MiB"},
 		{"Create", `{}`, 500, "not allowed"},
 		{"NoSuchCall", `{}`, 404, "not a call"},
 	} {
