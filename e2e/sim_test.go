@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -192,13 +193,9 @@ func (s *Sim) Import(t testing.TB, image string, sizeGiB int64, tags map[string]
 	}
 	if image != "" {
 		// The plugin sees its own folder only.
-		in, err := os.ReadFile(image)
-		if err != nil {
-			t.Fatal(err)
-		}
 		copied := filepath.Join(s.dir, "import-"+name(t))
-		if err := os.WriteFile(copied, in, 0o600); err != nil {
-			t.Fatal(err)
+		if out, err := exec.Command("cp", "--sparse=always", image, copied).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
 		}
 		defer os.Remove(copied)
 		spec["image"] = filepath.Join(s.inside, filepath.Base(copied))
