@@ -114,7 +114,8 @@ func TestAVolumeIsNotMountedWhileItIsLetGoOfUnderAnotherName(t *testing.T) {
 	}()
 	select {
 	case err := <-mounted:
-		t.Errorf("it was mounted meanwhile: %v", err)
+		done()
+		t.Fatalf("it was mounted meanwhile: %v", err)
 	case <-time.After(300 * time.Millisecond):
 	}
 	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
